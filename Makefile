@@ -1,0 +1,29 @@
+# make run     the whole assignment: S9.ipynb from top to bottom, into a folder of its own under runs/
+# make test    lint, format and all tests, offline
+#
+# Both make .venv first if it is missing. Settings of make run, all optional:
+#   EPOCHS=30   DATASET=auto|cifar10|digits   DATA_DIR=a folder that holds CIFAR-10   RUN_DIR=where to
+
+PYTHON ?= python3
+RUN_DIR ?= runs/$(shell date +%Y-%m-%d-%H%M%S)
+BIN := .venv/bin
+
+export EPOCHS DATASET DATA_DIR RUN_DIR
+
+.PHONY: run test
+.DELETE_ON_ERROR:
+
+run: .venv/installed
+	@mkdir -p "$(RUN_DIR)"
+	$(BIN)/papermill S9.ipynb "$(RUN_DIR)/S9.ipynb" --cwd . --stdout-file - --stderr-file - --no-progress-bar
+	@echo "The executed notebook, the log, the weights and the figures are in $(RUN_DIR)"
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+.venv/installed: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt -r requirements-dev.txt
+	@touch $@

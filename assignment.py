@@ -1,0 +1,202 @@
+"""The assignment's side of the repo: is every requirement met, what to hand in, what the README shows.
+
+    python assignment.py audit     one row a requirement, with the value measured; exit 1 if one is not met
+    python assignment.py qna       the five answers, ready to paste
+    python assignment.py readme    rewrites the machine-made parts of README.md
+
+Each takes --run, the folder of the run to speak of: results/reference by default.
+"""
+
+import argparse
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import audit
+import dataset
+import records
+from errors import UserError
+from model import build, count_parameters, receptive_field, summary
+from records import Run
+
+REPO = Path(__file__).parent
+RUN = REPO / "results" / "reference"
+README = REPO / "README.md"
+SEED_ACCURACY = 86.24
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0, 1 if audit or check fail, 2 for a user's mistake."""
+    parser = argparse.ArgumentParser(
+        prog="assignment.py", description="Audit the assignment, write its answers, or refresh the README."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("audit", "measure every requirement; exit 1 if one is not met"),
+        ("qna", "print the five answers, ready to paste"),
+        ("readme", "rewrite the machine-made parts of README.md"),
+    ):
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.add_argument("--run", type=Path, default=RUN, help="run folder to speak of (%(default)s)")
+        if name == "readme":
+            command.add_argument(
+                "--check", action="store_true", help="change nothing; exit 1 if it is out of date"
+            )
+    options = parser.parse_args(arguments)
+    try:
+        run = records.read(options.run)
+        if options.command == "audit":
+            return print_audit(run)
+        if options.command == "qna":
+            print(qna(run))
+            return 0
+        return refresh_readme(run, options.check)
+    except UserError as error:
+        print(f"assignment.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+def print_audit(run: Run) -> int:
+    """Audits the run's network, the live transforms and the run's records; 0 if all is met, else 1."""
+    network = build(run.settings.model)
+    checks = audit.audit(network, dataset.train_transform(), run)
+    print(audit.format_checks(checks))
+    return 0 if all(check.met for check in checks) else 1
+
+
+def qna(run: Run) -> str:
+    """The assignment's five questions and their answers, as Markdown, from the live sources and the run."""
+    network = build(run.settings.model)
+    transforms = "\n\n".join(
+        inspect.getsource(function).rstrip()
+        for function in (dataset.train_transform, dataset._shift_scale_rotate)
+    )
+    answers = (
+        ("The model's code, model.py", _fenced((REPO / "model.py").read_text(), "python")),
+        ("The output of torchsummary", _fenced(summary(network))),
+        ("The code of the three Albumentations transforms", _fenced(transforms, "python")),
+        (f"The training log, with a test after each epoch{_caution(run)}", _fenced(run.log)),
+        ("The link to README.md", readme_link()),
+    )
+    return "\n\n".join(
+        f"## {number}. {question}\n\n{answer}" for number, (question, answer) in enumerate(answers, 1)
+    )
+
+
+def _caution(run: Run) -> str:
+    return "" if run.settings.dataset == "cifar10" else f" (of {run.settings.dataset.upper()}, NOT CIFAR-10)"
+
+
+def _fenced(text: str, language: str = "") -> str:
+    return f"```{language}\n{text.strip(chr(10))}\n```"
+
+
+def readme_link(folder: Path = REPO) -> str:
+    """The web address of README.md, from the git remote `origin`, without any password in it."""
+    command = ["git", "remote", "get-url", "origin"]
+    try:
+        remote = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        remote = ""
+    match = re.fullmatch(
+        r"(?:https?://|ssh://|git@)(?:[^@/]*@)?([\w.-]+)(?::\d+)?[:/](.+?)(?:\.git)?/?", remote
+    )
+    if match is None:
+        return "This copy has no web address yet: push it to GitHub, clone it from there, and ask again."
+    host, path = match.groups()
+    return f"https://{host}/{path}/blob/HEAD/README.md"
+
+
+def receptive_field_table(network_rows: list) -> str:
+    """The rows of model.receptive_field as a Markdown table."""
+    header = network_rows[0]._fields
+    lines = [header, tuple("-" * len(name) for name in header), *network_rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def results_table(run: Run) -> str:
+    """A run's claim and all that stands behind it, as a Markdown table."""
+    network = build(run.settings.model)
+    settings, facts, last = run.settings, run.facts, run.history[-1]
+    seconds = sum(row.seconds for row in run.history)
+    first_above = next((row.epoch for row in run.history if row.test_accuracy >= 85), None)
+    versions = ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
+    rows = [
+        (
+            "Test accuracy after the last epoch",
+            f"**{last.test_accuracy:.2f}%** of {facts['data']['test']:,} images",
+        ),
+        ("Parameters", f"{count_parameters(network):,}"),
+        ("Receptive field", f"{receptive_field(network)[-1].r_out} pixels"),
+        ("Epochs", f"{settings.epochs} (85% first reached in epoch {first_above})"),
+        ("Seed", str(settings.seed)),
+        ("Device", f"{facts['device']}, {facts['precision']} training, float32 testing"),
+        ("Time", f"{seconds / 60:.0f} minutes, tests included"),
+        ("Versions", f"Python {facts['python']}, {versions}"),
+        ("Code", f"commit `{facts['commit']}`"),
+        ("Command", f"`{command_line(run)}`"),
+    ]
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def command_line(run: Run) -> str:
+    """The command that repeats a run."""
+    settings = run.settings
+    return (
+        f"python train.py --model {settings.model} --dataset {settings.dataset} "
+        f"--epochs {settings.epochs} --seed {settings.seed}"
+    )
+
+
+def readme_parts(run: Run) -> dict[str, str]:
+    """The machine-made parts of the README by the name in their markers."""
+    network = build(run.settings.model)
+    return {
+        "results": results_table(run),
+        "summary": _fenced(summary(network)),
+        "receptive-field": receptive_field_table(receptive_field(network)),
+        "log": _fenced(run.log),
+    }
+
+
+def fill(text: str, parts: dict[str, str]) -> str:
+    """`text` with each part between its markers, `<!-- NAME: made by ... -->` and `<!-- end of NAME -->`.
+
+    Raises UserError if a pair of markers is missing or is there twice.
+    """
+    for name, part in parts.items():
+        pattern = rf"(<!-- {name}: made by `python assignment.py readme` -->\n).*?(\n<!-- end of {name} -->)"
+        text, count = re.subn(
+            pattern, lambda match, part=part: match[1] + part + match[2], text, flags=re.DOTALL
+        )
+        if count != 1:
+            raise UserError(
+                f"README.md must hold the markers of {name!r} once, not {count} times: put them back"
+            )
+    return text
+
+
+def refresh_readme(run: Run, check: bool) -> int:
+    """Rewrites README.md, or with `check` says whether that would change it (1) or not (0)."""
+    if run.settings.dataset != "cifar10" or run.settings.validation:
+        raise UserError(f"{run.folder} is no run on CIFAR-10's test set: the README shows nothing else")
+    old = README.read_text()
+    new = fill(old, readme_parts(run))
+    if check:
+        print(
+            "README.md is up to date"
+            if new == old
+            else "README.md is out of date: run python assignment.py readme"
+        )
+        return int(new != old)
+    records.replace(README, new.encode())
+    print("README.md rewritten" if new != old else "README.md was up to date")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,354 @@
+"""The data: CIFAR-10 (or the bundled digits) as arrays, the augmentations, the loaders.
+
+Arrays are uint8 images (n, 32, 32, 3) and int64 labels (n,); loaders give float32 images (batch, 3, 32, 32),
+normalised to zero mean and unit deviation over the training set, and int64 labels (batch,).
+"""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import albumentations as A
+import cv2
+import numpy as np
+import pyarrow.parquet
+import torch
+from albumentations.pytorch import ToTensorV2
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import CIFAR10
+
+import download
+from errors import UserError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2470, 0.2435, 0.2616)
+"""Of all pixels of CIFAR-10's training set, per channel, in 0..1. The deviations that most copies of this
+assignment carry, (0.2023, 0.1994, 0.2010), are a mean over the deviations within single images."""
+
+DATASETS = ("auto", "cifar10", "digits")
+VALIDATION_IMAGES = 5_000
+
+cv2.setNumThreads(0)  # The images are tiny: OpenCV's own threads only get in the workers' way.
+
+
+class Data(NamedTuple):
+    """A data set in memory."""
+
+    name: str
+    """"cifar10" or "digits"."""
+    classes: tuple[str, ...]
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 over all images and labels, in their order."""
+        digest = hashlib.sha256()
+        for array in self[2:6]:
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()[:16]
+
+    def validation(self) -> "Data":
+        """The training set alone: its last 5,000 images stand in for the test set, which stays unseen."""
+        count = min(VALIDATION_IMAGES, len(self.train_images) // 10)
+        images, labels = self.train_images, self.train_labels
+        return self._replace(
+            train_images=images[:-count],
+            train_labels=labels[:-count],
+            test_images=images[-count:],
+            test_labels=labels[-count:],
+        )
+
+
+def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path | None = None) -> Data:
+    """The named data set.
+
+    dataset: "cifar10", "digits", or "auto": CIFAR-10 where it can be had, else digits, and says so.
+    data_dir: folder that holds CIFAR-10, as `cifar-10-batches-py` or as two parquet files; if None, the
+    environment variable CIFAR10_DIR; if that is not set either, it is downloaded, once, into `cache`.
+
+    Raises UserError for an unknown name, and for a folder that was given but holds no whole CIFAR-10: what
+    was asked for by name is never silently replaced.
+    """
+    if dataset not in DATASETS:
+        raise UserError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
+    data_dir = data_dir or os.environ.get("CIFAR10_DIR") or None
+    if dataset == "digits":
+        return _digits()
+    if data_dir is not None:
+        return _read_folder(Path(data_dir))
+    try:
+        return _read_folder(download.cifar10(cache))
+    except UserError as error:
+        if dataset == "cifar10":
+            raise
+        print(f"{error}\n\n{'!' * 78}")
+        print("CIFAR-10 cannot be had: going on with the small DIGITS data set instead.")
+        print(f"Its figures say nothing about CIFAR-10.\n{'!' * 78}\n", flush=True)
+        return _digits()
+
+
+def _read_folder(folder: Path) -> Data:
+    if not folder.is_dir():
+        raise UserError(
+            f"data folder {folder} does not exist: give one that holds CIFAR-10 (--data-dir, CIFAR10_DIR)"
+        )
+    if folder.name == CIFAR10.base_folder:
+        folder = folder.parent
+    if (folder / CIFAR10.base_folder).is_dir():
+        return _read_batches(folder)
+    if all(list(folder.glob(f"{split}-*.parquet")) for split in ("train", "test")):
+        return _read_parquet(folder)
+    raise UserError(
+        f"data folder {folder} holds no CIFAR-10: it needs {CIFAR10.base_folder}/, or train-*.parquet "
+        "and test-*.parquet"
+    )
+
+
+def _read_batches(folder: Path) -> Data:
+    """Torchvision's layout; it compares every file with its published MD5 before it unpickles one."""
+    try:
+        train, test = CIFAR10(folder, train=True), CIFAR10(folder, train=False)
+    except RuntimeError as error:
+        raise UserError(
+            f"{folder / CIFAR10.base_folder} is incomplete or damaged (MD5): delete it and get it again"
+        ) from error
+    arrays = [train.data, np.array(train.targets), test.data, np.array(test.targets)]
+    return _checked(Data("cifar10", CLASSES, *arrays), folder)
+
+
+def _read_parquet(folder: Path) -> Data:
+    """The layout of the Hugging Face data set uoft-cs/cifar10, folder plain_text."""
+    arrays = []
+    for split in ("train", "test"):
+        images, labels = [], []
+        for path in sorted(folder.glob(f"{split}-*.parquet")):
+            try:
+                table = pyarrow.parquet.read_table(path, columns=["img", "label"])
+                labels += table["label"].to_pylist()
+                images += [_decode(row["bytes"]) for row in table["img"].to_pylist()]
+            except (OSError, ValueError, TypeError, KeyError, cv2.error, pyarrow.ArrowException) as error:
+                reason = " ".join(str(error).split())[:120]
+                raise UserError(
+                    f"{path} is no CIFAR-10 parquet file or is damaged ({reason}): get it again"
+                ) from error
+        if len({image.shape for image in images}) > 1:
+            raise UserError(f"{folder} holds images of several sizes, so it is not CIFAR-10: get it again")
+        arrays += [np.array(images, dtype=np.uint8), np.array(labels, dtype=np.int64)]
+    return _checked(Data("cifar10", CLASSES, *arrays), folder)
+
+
+def _decode(png: bytes) -> np.ndarray:
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def _checked(data: Data, folder: Path) -> Data:
+    expected = {
+        "train": (data.train_images, data.train_labels, 5_000),
+        "test": (data.test_images, data.test_labels, 1_000),
+    }
+    for split, (images, labels, per_class) in expected.items():
+        counts = np.bincount(labels, minlength=10) if len(labels) and labels.min() >= 0 else np.zeros(10)
+        if images.shape != (10 * per_class, 32, 32, 3) or counts.tolist() != [per_class] * 10:
+            raise UserError(
+                f"{folder}: the {split} set is not CIFAR-10's {10 * per_class:,} images of 32x32x3, "
+                f"{per_class:,} a class (it has shape {images.shape}): give the real one, or get it again"
+            )
+    return data
+
+
+def _digits() -> Data:
+    """Scikit-learn's 1,797 handwritten digits, 8x8 in 17 greys, as 32x32 RGB; a fifth of each to test."""
+    digits = load_digits()
+    greys = (digits.images * (255 / 16)).round().astype(np.uint8)
+    large = [
+        cv2.cvtColor(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2RGB)
+        for grey in greys
+    ]
+    train_images, test_images, train_labels, test_labels = train_test_split(
+        np.stack(large), digits.target.astype(np.int64), test_size=0.2, random_state=0, stratify=digits.target
+    )
+    mean, std = (train_images / 255.0).mean((0, 1, 2)), (train_images / 255.0).std((0, 1, 2))
+    classes = tuple(f"digit {digit}" for digit in range(10))
+    arrays = train_images, train_labels, test_images, test_labels
+    return Data("digits", classes, *arrays, tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def train_transform(mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> A.Compose:
+    """The assignment's three augmentations, then Normalize and ToTensorV2; takes a uint8 image (32, 32, 3).
+
+    mean, std: the training set's, per channel, in 0..1. The hole is filled with the mean in the image's own
+    range, 0..255, rounded: Albumentations would cut the fraction off, and would take 0.49 for black.
+    """
+    hole = (16, 16)
+    fill = tuple(round(255 * channel) for channel in mean)
+    return A.Compose(
+        [
+            A.HorizontalFlip(p=0.5),
+            _shift_scale_rotate(),
+            A.CoarseDropout(
+                num_holes_range=(1, 1),
+                hole_height_range=hole,
+                hole_width_range=hole,
+                fill=fill,
+                fill_mask=None,
+                p=0.5,
+            ),
+            *test_transform(mean, std).transforms,
+        ]
+    )
+
+
+def _shift_scale_rotate() -> A.ShiftScaleRotate:
+    with warnings.catch_warnings():  # Albumentations 2 notes that Affine can do this too.
+        warnings.filterwarnings("ignore", message="ShiftScaleRotate is a special case of Affine")
+        return A.ShiftScaleRotate(
+            shift_limit=0.0625, scale_limit=0.1, rotate_limit=15, border_mode=cv2.BORDER_REFLECT_101, p=0.5
+        )
+
+
+def augmentations_alone(
+    mean: Sequence[float] = MEAN, seed: int = 0
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """To look at: by name, what train_transform does to a uint8 image, still uint8 (32, 32, 3) after it.
+
+    Nothing; each augmentation alone and always; all three as in training, each with its own probability.
+    """
+    together = A.Compose(train_transform(mean).transforms[:3])
+    examples: dict[str, A.Compose] = {"Original": A.Compose([])}
+    for step in train_transform(mean).transforms[:3]:
+        step.p = 1.0
+        examples[type(step).__name__] = A.Compose([step])
+    examples["All, as in training"] = together
+    for transform in examples.values():
+        reseed(transform, seed)
+    return {name: lambda image, t=transform: t(image=image)["image"] for name, transform in examples.items()}
+
+
+def test_transform(mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> A.Compose:
+    """Normalize and ToTensorV2 alone: a uint8 image (32, 32, 3) becomes a float32 tensor (3, 32, 32)."""
+    return A.Compose([A.Normalize(mean=tuple(mean), std=tuple(std)), ToTensorV2()])
+
+
+test_transform.__test__ = False  # Its name is the assignment's; pytest must not take it for a test.
+
+
+def reseed(transform: A.Compose, seed: int) -> None:
+    """Gives each transform of `transform` random numbers of its own, all drawn from `seed`.
+
+    `transform.set_random_seed(seed)` would hand every transform the same seed: they would then draw the same
+    numbers, and a flipped image would be a shifted and a holed one too.
+    """
+    seeds = np.random.SeedSequence(seed).generate_state(len(transform.transforms), np.uint64)
+    for step, own_seed in zip(transform.transforms, seeds.tolist(), strict=True):
+        step.set_random_seed(own_seed)
+
+
+class Batch(NamedTuple):
+    """What a worker is asked for: some images, and the seed of all that is random about them."""
+
+    seed: int
+    indices: list[int]
+
+
+class Images(Dataset):
+    """Arrays behind a transform: `images[i]` is one (tensor, label), a Batch gives them stacked."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: A.Compose) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(image=self.images[index])["image"], int(self.labels[index])
+
+    def __getitems__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """PyTorch's way to fetch a batch at once (torch.utils.data, map-style data sets)."""
+        reseed(self.transform, batch.seed)
+        images = torch.stack([self[index][0] for index in batch.indices])
+        return images, torch.from_numpy(self.labels[batch.indices])
+
+
+class Batches:
+    """A batch sampler whose every random choice follows from (seed, epoch, batch number).
+
+    So the workers, however many, and a resumed run see the very same images as a single process would, and
+    no two batches share random numbers. Albumentations 2 left alone does otherwise: its generators are copied
+    into every worker, which then all augment alike, and alike again in the next epoch.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, shuffle: bool) -> None:
+        self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch, from 1, that the next iteration is."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = np.arange(self.count)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        for number in range(len(self)):
+            sequence = np.random.SeedSequence([self.seed, self.epoch, number])
+            indices = order[number * self.batch_size :][: self.batch_size]
+            yield Batch(int(sequence.generate_state(1, np.uint64)[0]), indices.tolist())
+
+
+def default_workers() -> int:
+    """Processes that augment: all but one of the cores this process may use, at least 1, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores - 1, 1), 8)
+
+
+def loaders(
+    data: Data, batch_size: int = 128, seed: int = 0, workers: int | None = None
+) -> tuple[DataLoader, DataLoader]:
+    """Loader of the augmented, shuffled training set, and of the test set as it is, in its order.
+
+    batch_size: images a batch, at least 1; the last batch of an epoch holds what is left.
+    workers: processes of each loader, 0 for none, None for default_workers().
+
+    Raises UserError for sizes that make no sense.
+    """
+    workers = default_workers() if workers is None else workers
+    if batch_size < 1 or batch_size > len(data.train_images):
+        raise UserError(f"batch size {batch_size} makes no sense: give 1 to {len(data.train_images):,}")
+    if workers < 0:
+        raise UserError(f"{workers} workers make no sense: give 0 (none) or more")
+    train = Images(data.train_images, data.train_labels, train_transform(data.mean, data.std))
+    test = Images(data.test_images, data.test_labels, test_transform(data.mean, data.std))
+    return (
+        _loader(train, Batches(len(train), batch_size, seed, shuffle=True), workers),
+        _loader(test, Batches(len(test), 250, seed, shuffle=False), min(workers, 2)),
+    )
+
+
+def _loader(images: Images, batches: Batches, workers: int) -> DataLoader:
+    return DataLoader(
+        images,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_fetched,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _as_fetched(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    return batch

@@ -1,0 +1,125 @@
+"""The networks, smallest part first: a convolutional unit, a block, a network.
+
+Every network takes float images of shape (batch, 3, 32, 32) and returns logits of shape (batch, 10).
+`receptive_field(network)` says how far each of its layers sees.
+"""
+
+import contextlib
+import copy
+import io
+from collections import OrderedDict
+
+import torch
+import torchsummary
+from torch import Tensor, nn
+
+from errors import UserError
+from receptive_field import receptive_field
+
+__all__ = ["NETWORKS", "S9Net", "build", "count_parameters", "receptive_field", "summary"]
+
+
+def conv_unit(in_channels: int, out_channels: int, dropout: float, **convolution: int) -> nn.Sequential:
+    """A 3x3 convolution (padding 1, no bias: BatchNorm has one), ReLU, BatchNorm, Dropout.
+
+    `convolution` is passed on: stride=2 halves the map, dilation=2 trims it by 2 and widens the view.
+    """
+    return nn.Sequential(
+        OrderedDict(
+            convolution=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False, **convolution),
+            activation=nn.ReLU(),
+            norm=nn.BatchNorm2d(out_channels),
+            dropout=nn.Dropout(dropout),
+        )
+    )
+
+
+def separable_unit(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
+    """A depthwise separable convolution: 3x3 on each channel alone, then 1x1 across channels.
+
+    Nothing stands between the two, as in Xception (Chollet, 2017, https://arxiv.org/abs/1610.02357).
+    """
+    return nn.Sequential(
+        OrderedDict(
+            depthwise=nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False),
+            pointwise=nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            activation=nn.ReLU(),
+            norm=nn.BatchNorm2d(out_channels),
+            dropout=nn.Dropout(dropout),
+        )
+    )
+
+
+class S9Net(nn.Module):
+    """The reference network: C1 C2 C3 C4 O, 174,352 parameters, receptive field 51.
+
+    Each block is three convolutional units; where the map shrinks, the third does it: by dilation in C1
+    (32 to 30 pixels), by stride 2 in C2 (to 15) and C3 (to 8). No pooling but the global average in O.
+
+    dropout: probability in 0..1 after every unit. 0 by default: so small a network underfits, and on a CPU
+    the random numbers cost a good part of a training step. The summary is the same for any value.
+    """
+
+    def __init__(self, dropout: float = 0.0, classes: int = 10) -> None:
+        super().__init__()
+        self.C1 = nn.Sequential(
+            conv_unit(3, 16, dropout),
+            conv_unit(16, 16, dropout),
+            conv_unit(16, 16, dropout, dilation=2),
+        )
+        self.C2 = nn.Sequential(
+            conv_unit(16, 32, dropout),
+            conv_unit(32, 32, dropout),
+            conv_unit(32, 32, dropout, stride=2),
+        )
+        self.C3 = nn.Sequential(
+            separable_unit(32, 48, dropout),
+            conv_unit(48, 48, dropout),
+            conv_unit(48, 48, dropout, stride=2),
+        )
+        self.C4 = nn.Sequential(
+            conv_unit(48, 64, dropout),
+            conv_unit(64, 64, dropout),
+            conv_unit(64, 64, dropout),
+        )
+        self.O = nn.Sequential(
+            OrderedDict(
+                global_average=nn.AvgPool2d(8),
+                classifier=nn.Conv2d(64, classes, 1, bias=False),
+            )
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch, classes) of normalised images (batch, 3, 32, 32)."""
+        features = self.C4(self.C3(self.C2(self.C1(images))))
+        return self.O(features).flatten(1)
+
+
+NETWORKS = {"reference": S9Net}
+
+
+def build(name: str) -> nn.Module:
+    """A new network by its name, its weights drawn from torch's global random state.
+
+    Raises UserError for a name that is not in NETWORKS.
+    """
+    if name not in NETWORKS:
+        raise UserError(f"unknown model {name!r}: choose one of {', '.join(NETWORKS)}")
+    return NETWORKS[name]()
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Every parameter, trained or not: what the assignment's limit of 200,000 is about."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def summary(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> str:
+    """What torchsummary prints of the network.
+
+    It is shown a copy, on the CPU and not in training: torchsummary sends a random batch through what it is
+    given, which would shift the BatchNorm statistics of a trained network, and move torch's random state.
+    """
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), torch.random.fork_rng(devices=[]):
+        torchsummary.summary(copy.deepcopy(network).cpu().eval(), input_size, device="cpu")
+    return printed.getvalue().strip("\n")

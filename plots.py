@@ -1,0 +1,272 @@
+"""Draws the figures of the README and the notebook: augmentations, training curves, wrong predictions.
+
+Knows nothing of training: arrays and records come in, figures go out. The figures are not pyplot's, so
+nothing depends on its global state or on a display, and a figure that is dropped is freed.
+"""
+
+import io
+import itertools
+import os
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from errors import UserError
+from records import Epoch
+
+# Okabe-Ito colours, which colour-blind readers can tell apart; line style and marker differ as well.
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
+TRAIN = {"color": BLUE, "linestyle": "--", "marker": "o", "label": "train"}
+TEST = {"color": VERMILLION, "linestyle": "-", "marker": "s", "label": "test"}
+WIDTH = 10  # inches, 1,100 pixels: a README shows them at about 830, so text needs 10 points or more
+TITLE_CHARACTERS = 88  # that fit into WIDTH on one line
+COLUMNS = 5  # of the misclassified images
+MARKERS = 25  # on a line, about, however many epochs there are
+STYLE = {
+    "figure.dpi": 110,
+    "figure.titlesize": 13,
+    "figure.titleweight": "bold",
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so the figures look the same everywhere
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#DDDDDD",
+    "image.interpolation": "nearest",
+    "lines.markersize": 4,
+}
+# "default" first: what the user's session has set, such as a dark style, must not leak in.
+styled = matplotlib.style.context(["default", STYLE])
+
+IMAGES = ("n", "height", "width", 3)  # the shape of many
+DATASETS = {"cifar10": "CIFAR-10: ", "digits": "DIGITS, not CIFAR-10\n"}  # how titles begin
+
+
+class NotebookFigure(Figure):
+    """A figure that a notebook shows, once, as a cell's last expression; a plain `Figure` is not shown."""
+
+    def _repr_png_(self) -> bytes:
+        return _png(self)
+
+
+@styled
+def plot_augmentations(
+    images: np.ndarray, transforms: Mapping[str, Callable[[np.ndarray], np.ndarray]], dataset: str
+) -> Figure:
+    """Draw one row per transform and one column per image, the same images in every row.
+
+    Each transform is called once per image, in reading order, on a copy. The randomness is the
+    transforms' own: seed them to get the same figure again.
+
+    Args:
+        images: uint8 (n, height, width, 3), n at least 1; 8 fill the width well.
+        transforms: row title -> function from uint8 (height, width, 3) to the same shape and dtype.
+        dataset: "cifar10" or "digits".
+
+    Raises:
+        UserError: an argument, or what a transform returns, is not as described.
+    """
+    _check("images", images, IMAGES, np.uint8)
+    if not transforms:
+        raise UserError("transforms: there is none to draw, give at least one")
+    title = "one row per augmentation, the same images in every row"
+    figure = _figure(dataset, title, height=0.5 + 1.05 * len(transforms))
+    grid = figure.subplots(len(transforms), len(images), squeeze=False)
+    for row, (name, transform) in zip(grid, transforms.items(), strict=True):
+        for axes, image in zip(row, images, strict=True):
+            changed = transform(image.copy())
+            _check(f"transforms: what {name!r} returns", changed, image.shape, np.uint8)
+            _draw_image(axes, changed)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure
+
+
+@styled
+def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> Figure:
+    """Draw loss, accuracy and learning rate over the epochs; the headline is the last epoch's test accuracy.
+
+    The best epoch is not marked: picking it would mean choosing by the test set.
+
+    Args:
+        history: at least one row, in the order of `epoch`.
+        dataset: "cifar10" or "digits".
+        model: the name that the title gives the model.
+
+    Raises:
+        UserError: the history is empty or out of order, or the data set is unknown.
+    """
+    if not history:
+        raise UserError("history: it is empty, there is no epoch to draw")
+    epochs = [row.epoch for row in history]
+    if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
+        raise UserError("history: the epochs are not in increasing order")
+    last = history[-1]
+    title = f"{model}, {last.test_accuracy:.2f}% test accuracy after epoch {last.epoch}"
+    figure = _figure(dataset, title, height=6.5)
+    panels = figure.subplot_mosaic([["loss", "accuracy"], ["rate", "rate"]], height_ratios=[2.2, 1])
+    every = max(1, len(history) // MARKERS)
+    for name, heading in (("loss", "Loss (lower is better)"), ("accuracy", "Accuracy, % (higher is better)")):
+        for split, line in (("train", TRAIN), ("test", TEST)):
+            values = [getattr(row, f"{split}_{name}") for row in history]
+            panels[name].plot(epochs, values, **line, markevery=every)
+        panels[name].set_title(heading)
+        panels[name].legend()
+    # Right of the last point, where it cannot cover a curve; the layout makes room for it.
+    panels["accuracy"].annotate(
+        f"{last.test_accuracy:.2f}%\nlast epoch",
+        (last.epoch, last.test_accuracy),
+        xytext=(8, 0),
+        textcoords="offset points",
+        va="bottom",
+        color=VERMILLION,
+        weight="bold",
+    )
+    rates = [row.learning_rate for row in history]
+    panels["rate"].plot(epochs, rates, color=GREEN, marker="o", markevery=every)
+    panels["rate"].set_title("Learning rate")
+    for axes in panels.values():
+        axes.set_xlabel("epoch")
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + max(0.5, 0.02 * len(epochs)))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure
+
+
+@styled
+def plot_misclassified(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    dataset: str,
+    count: int = 20,
+) -> Figure:
+    """Draw wrongly classified test images with the true class, the predicted one and its probability.
+
+    They are a fair sample, not picked: all mistakes are ranked by the predicted class's probability, from
+    high to low (equal ones by index), and `count` evenly spaced ranks, with both ends, are drawn in order.
+
+    Args:
+        images: uint8 (N, height, width, 3), the whole test set, not augmented.
+        labels: integers (N,), 0 to len(classes) - 1.
+        probabilities: floats (N, len(classes)), 0 to 1; the largest of a row is the prediction.
+        classes: the names of the classes.
+        dataset: "cifar10" or "digits".
+        count: how many to draw, at least 2; all mistakes are drawn if there are no more.
+
+    Raises:
+        UserError: an argument is not as described.
+    """
+    _check("images", images, IMAGES, np.uint8)
+    _check("labels", labels, (len(images),), np.integer)
+    _check("probabilities", probabilities, (len(images), len(classes)), np.floating)
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise UserError(f"labels: must be 0 to {len(classes) - 1}, got {labels.min()} to {labels.max()}")
+    # Written so that NaN fails as well; the slack is for rounding.
+    if not (probabilities.min() >= 0 and probabilities.max() <= 1.001):
+        raise UserError("probabilities: must be 0 to 1, are these logits?")
+    if count < 2:
+        raise UserError(
+            f"count: it is {count}, but must be at least 2, the most and the least confident mistake"
+        )
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    ranked = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    shown = ranked[np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)]
+
+    title = f"{len(wrong):,} of {len(images):,} test images are misclassified"
+    if len(shown) == 0:
+        figure = _figure(dataset, f"{title}\nThere is no mistake to show", height=1.2)
+        figure.subplots().set_axis_off()  # the layout places a title only above axes
+        return figure
+    sample = "all of them" if len(shown) == len(wrong) else f"{len(shown)} at even steps"
+    title += f"\nShown: {sample}, from the most to the least confident mistake"
+    rows = -(-len(shown) // COLUMNS)
+    figure = _figure(dataset, title, height=0.6 + 2 * rows)
+    cells = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    for index, axes in zip(shown, cells, strict=False):
+        # 99.7% must not read as 100%, a certainty.
+        percent = ">99%" if confidence[index] >= 0.995 else f"{confidence[index]:.0%}"
+        _draw_image(axes, images[index])
+        axes.set_title(f"true: {classes[labels[index]]}", loc="center", size=10)
+        axes.set_xlabel(f"model: {classes[predicted[index]]} {percent}", color=VERMILLION, size=10)
+    for axes in cells:  # goes on behind the last image
+        axes.set_axis_off()
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG and return the path; missing parent folders are made.
+
+    The file appears whole or not at all. The same data, drawn anew, gives the same bytes.
+
+    Raises:
+        UserError: the path does not end in .png or cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{path}: a figure is saved as PNG, so its name must end in .png")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    picture = _png(figure)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(picture)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the figure ({error.strerror})") from error
+    return path
+
+
+def _figure(dataset: str, title: str, height: float) -> NotebookFigure:
+    """Return an empty figure, `height` inches high, whose title names the data set."""
+    if dataset not in DATASETS:
+        raise UserError(f"dataset: {dataset!r} is unknown, must be one of {', '.join(DATASETS)}")
+    figure = NotebookFigure(figsize=(WIDTH, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.12)
+    lines = (DATASETS[dataset] + title).splitlines()
+    text = "\n".join(textwrap.fill(line, TITLE_CHARACTERS) for line in lines)
+    # Results on the digits must never be taken for CIFAR-10's, so their title is a signboard.
+    board = {"facecolor": VERMILLION, "edgecolor": "none", "pad": 5}
+    look = {"color": "white", "bbox": board} if dataset == "digits" else {}
+    figure.suptitle(text, x=0.015, ha="left", **look)
+    return figure
+
+
+def _draw_image(axes: Axes, image: np.ndarray) -> None:
+    axes.imshow(image)
+    axes.grid(False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _png(figure: Figure) -> bytes:
+    picture = io.BytesIO()
+    # Not cropped, so that the width is exact; not signed with a version, which would change the bytes.
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+def _check(name: str, array: Any, shape: tuple[int | str, ...], kind: type) -> None:
+    """Check for a NumPy array of that kind and shape, where a word stands for any size but 0."""
+    found, fits = type(array).__name__, False
+    if isinstance(array, np.ndarray):
+        found = f"{array.dtype} {array.shape}"
+        pairs = zip(array.shape, shape, strict=False)
+        fits = len(array.shape) == len(shape) and np.issubdtype(array.dtype, kind)
+        fits = fits and all(size == wanted or (isinstance(wanted, str) and size) for size, wanted in pairs)
+    if not fits:
+        sizes = ", ".join(map(str, shape))
+        raise UserError(f"{name}: must be an array of {kind.__name__} ({sizes}), got {found}")

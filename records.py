@@ -1,0 +1,255 @@
+"""What a run leaves behind: its settings, log, history and weights, in one folder.
+
+settings.json         Settings, and the facts of the run: data, device, precision, versions, commit
+history.csv           one row an epoch (Epoch)
+log.txt               the log as it was printed
+weights.safetensors   the network after the last epoch, float32
+checkpoint.pt         all that a resumed run needs; not part of the evidence, git ignores it
+"""
+
+import csv
+import io
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from errors import UserError
+
+SETTINGS, HISTORY, LOG, WEIGHTS, CHECKPOINT = (
+    "settings.json",
+    "history.csv",
+    "log.txt",
+    "weights.safetensors",
+    "checkpoint.pt",
+)
+PACKAGES = ("torch", "torchvision", "albumentations", "opencv-python-headless", "numpy", "accelerate")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides a run's result, next to the code, the data and the hardware.
+
+    Raises UserError for values that make no sense.
+    """
+
+    model: str = "reference"
+    """A name in model.NETWORKS."""
+    dataset: str = "cifar10"
+    """"cifar10" or "digits"."""
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 0.2
+    """The peak of the one-cycle schedule."""
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    seed: int = 0
+    validation: bool = False
+    """True: the last 5,000 training images are held out and take the place of the test set."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("epochs", 1, 100_000),
+            ("batch_size", 1, 50_000),
+            ("learning_rate", 0, 100),
+            ("weight_decay", 0, 1),
+            ("label_smoothing", 0, 1),
+            ("seed", 0, 2**63 - 1),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high or (name == "learning_rate" and value == 0):
+                option = "--" + name.replace("_", "-")
+                raise UserError(f"{option} {value} makes no sense: give a value from {low} to {high:,}")
+
+
+class Epoch(NamedTuple):
+    """A row of the history. Losses are plain cross-entropies, nats an image; accuracies are percentages.
+
+    Train figures are taken while the network learns, on augmented images; test figures after the epoch.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+
+
+class Run(NamedTuple):
+    """A run folder, read."""
+
+    folder: Path
+    settings: Settings
+    facts: dict
+    history: list[Epoch]
+    log: str
+
+
+def free_folder(settings: Settings, parent: Path = Path("runs")) -> Path:
+    """The first of runs/<model>-<dataset>-1, -2, ... that does not exist yet."""
+    number = 1
+    while (folder := parent / f"{settings.model}-{settings.dataset}-{number}").exists():
+        number += 1
+    return folder
+
+
+def claim(folder: Path, settings: Settings, resume: bool) -> None:
+    """Makes sure that `folder` can be written and that no other run's results are in it.
+
+    Raises UserError if it cannot be written, or holds a run and `resume` is False or the settings differ.
+    """
+    if (folder / SETTINGS).exists():
+        if not resume:
+            raise UserError(
+                f"{folder} already holds a run: name another folder, or resume this one (--resume)"
+            )
+        other = asdict(_read_settings(folder)[0])
+        unlike = [
+            f"{key} {other[key]} there, {value} here"
+            for key, value in asdict(settings).items()
+            if other[key] != value
+        ]
+        if unlike:
+            raise UserError(
+                f"{folder} holds a run of other settings ({'; '.join(unlike)}): name another folder"
+            )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}): name another output folder") from error
+
+
+def collect_facts(data_facts: dict, device: torch.device, precision: str, workers: int) -> dict:
+    """What a reader must know beside the settings to judge or repeat the run."""
+    return {
+        "data": data_facts,
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "workers": workers,
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "commit": _commit(),
+        "started": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"Apple GPU ({platform.machine()})"
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def _commit() -> str | None:
+    """The commit of the code, marked -dirty if it was changed since; None outside a git repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        answer = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def write(run: Run, network: nn.Module) -> None:
+    """Writes the evidence of a run, each file whole or not at all."""
+    record = {"settings": asdict(run.settings), **run.facts}
+    replace(run.folder / SETTINGS, (json.dumps(record, indent=2) + "\n").encode())
+    replace(run.folder / HISTORY, format_history(run.history).encode())
+    replace(run.folder / LOG, run.log.encode())
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    replace(run.folder / WEIGHTS, safetensors.torch.save(weights))
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Writes a file under another name, then renames it: a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def format_history(history: Sequence[Epoch]) -> str:
+    """The history as CSV text, one row an epoch, a header above."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Epoch._fields)
+    for row in history:
+        places = (0, 6, 4, 2, 4, 2, 1)
+        writer.writerow([f"{value:.{digits}f}" for value, digits in zip(row, places, strict=True)])
+    return text.getvalue()
+
+
+def read_history(path: Path) -> list[Epoch]:
+    """The rows of a history.csv. Raises UserError if it is missing or is none."""
+    try:
+        with path.open(newline="") as file:
+            header, *rows = csv.reader(file)
+        if tuple(header) != Epoch._fields:
+            raise ValueError(f"its columns are {header}")
+        return [Epoch(int(row[0]), *map(float, row[1:])) for row in rows]
+    except (OSError, ValueError, TypeError, IndexError, csv.Error) as error:
+        raise UserError(f"{path} is no history of a run ({error}): train it again") from error
+
+
+def _read_settings(folder: Path) -> tuple[Settings, dict]:
+    path = folder / SETTINGS
+    try:
+        facts = json.loads(path.read_text())
+        known = {field.name for field in fields(Settings)}
+        settings = facts.pop("settings")
+        if set(settings) != known:
+            raise ValueError(f"it must name {', '.join(sorted(known))}")
+        return Settings(**settings), facts
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is not the record of a run ({error}): name the folder of one") from error
+
+
+def read(folder: Path) -> Run:
+    """The evidence of a run, without its weights. Raises UserError if a part is missing or damaged."""
+    settings, facts = _read_settings(folder)
+    try:
+        log = (folder / LOG).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / LOG} cannot be read ({error}): train it again") from error
+    return Run(folder, settings, facts, read_history(folder / HISTORY), log)
+
+
+def load_weights(folder: Path, network: nn.Module) -> None:
+    """Loads a run's weights into the network that they belong to.
+
+    Raises UserError if the file is missing or damaged, or belongs to another network; the network then keeps
+    its weights.
+    """
+    path = folder / WEIGHTS
+    try:
+        weights = safetensors.torch.load_file(path)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as weights ({error}): train it again") from error
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if {name: tensor.shape for name, tensor in weights.items()} != expected:
+        raise UserError(f"{path} holds the weights of another network than {type(network).__name__}")
+    network.load_state_dict(weights)

@@ -1,0 +1,144 @@
+"""Trains a network from the command line, or evaluates one that was trained: the notebook's very same calls.
+
+python train.py --model reference --epochs 30 --out runs/mine
+python train.py --evaluate results/reference
+"""
+
+import argparse
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+
+import records
+import utils
+from dataset import DATASETS, load, loaders
+from errors import UserError
+from model import NETWORKS, build
+from records import Settings
+
+DEFAULTS = {field.name: field.default for field in fields(Settings)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0, or 2 after one line about a user's mistake."""
+    options = make_parser().parse_args(arguments)
+    try:
+        if options.evaluate is not None:
+            evaluate(options.evaluate, options.data_dir, options.device, options.workers)
+        else:
+            train(options)
+    except UserError as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line; every default is Settings' own."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train a network of model.py and test it after every epoch, or evaluate a finished run.",
+        epilog="What a run folder holds is told at the top of records.py.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    what = parser.add_argument_group("what to train")
+    what.add_argument("--model", default=DEFAULTS["model"], help=f"one of {', '.join(NETWORKS)}")
+    what.add_argument(
+        "--dataset",
+        default="auto",
+        help=f"one of {', '.join(DATASETS)}; auto is cifar10 where it can be had, else digits, and says so",
+    )
+    what.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder that holds CIFAR-10 (cifar-10-batches-py, or two parquet files); default: the variable "
+        "CIFAR10_DIR of the environment, else it is downloaded once",
+    )
+    what.add_argument(
+        "--validation",
+        action="store_true",
+        help="hold out the last 5,000 training images and test on them: for choices",
+    )
+    how = parser.add_argument_group("how")
+    for name, kind, text in (
+        ("epochs", int, "passes over the training set; the schedule spans them all"),
+        ("batch_size", int, "images a step"),
+        ("learning_rate", float, "peak of the one-cycle schedule"),
+        ("weight_decay", float, "on kernels, not on norms"),
+        ("label_smoothing", float, "0 to 1"),
+        ("seed", int, "decides the first weights, the order and the augmentations"),
+    ):
+        how.add_argument(
+            "--" + name.replace("_", "-"),
+            type=kind,
+            default=DEFAULTS[name],
+            metavar="N" if kind is int else "X",
+            help=text,
+        )
+    where = parser.add_argument_group("where")
+    where.add_argument("--device", default="auto", help=f"one of {', '.join(utils.DEVICES)}")
+    where.add_argument(
+        "--precision",
+        default="auto",
+        help=f"of training: auto (the fastest here), {', '.join(utils.PRECISIONS)}",
+    )
+    where.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that augment; default: one core fewer than there are",
+    )
+    where.add_argument(
+        "--out", type=Path, metavar="DIR", help="run folder; default: the next free runs/MODEL-DATASET-N"
+    )
+    where.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out after its last whole epoch"
+    )
+    where.add_argument(
+        "--evaluate", type=Path, metavar="RUN", help="train nothing: test the weights of this run folder"
+    )
+    return parser
+
+
+def train(options: argparse.Namespace) -> None:
+    """Trains what the options say. Raises UserError for options that do not fit."""
+    if options.resume and options.out is None:
+        raise UserError("--resume needs --out, the folder of the run to go on with")
+    settings = Settings(**{name: getattr(options, name) for name in DEFAULTS})
+    torch.manual_seed(settings.seed)
+    network = build(settings.model)
+    data = load(settings.dataset, options.data_dir)
+    settings = replace(settings, dataset=data.name)
+    folder = options.out or records.free_folder(settings)
+    print(f"{settings.model} on {data.name} for {settings.epochs} epochs, records in {folder}\n", flush=True)
+    utils.fit(
+        network,
+        data,
+        settings,
+        folder,
+        resume=options.resume,
+        device=options.device,
+        precision=options.precision,
+        workers=options.workers,
+    )
+
+
+def evaluate(
+    folder: Path, data_dir: str | None, device: str = "auto", workers: int | None = None
+) -> utils.Scores:
+    """Tests a run's weights on the set that its history was made with, in float32, and prints the result."""
+    run = records.read(folder)
+    network = build(run.settings.model)
+    records.load_weights(folder, network)
+    data = load(run.settings.dataset, data_dir)
+    if run.settings.validation:
+        data = data.validation()
+    network.to(utils.make_accelerator(device, "float32").device)
+    _, test_loader = loaders(data, workers=workers)
+    return utils.test(network, test_loader, "Validation" if run.settings.validation else "Test")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
