@@ -97,6 +97,14 @@ class Run(NamedTuple):
     log: str
 
 
+def whole_number(text: str | int, name: str) -> int:
+    """A setting that came as text, from the environment say. Raises UserError if it is no whole number."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UserError(f"{name}={text} is not a whole number: give one, such as 30") from error
+
+
 def free_folder(settings: Settings, parent: Path = Path("runs")) -> Path:
     """The first of runs/<model>-<dataset>-1, -2, ... that does not exist yet."""
     number = 1
