@@ -3,33 +3,36 @@
     python assignment.py audit     one row a requirement, with the value measured; exit 1 if one is not met
     python assignment.py qna       the five answers, ready to paste
     python assignment.py readme    rewrites the machine-made parts of README.md
+    python assignment.py figures   draws the pictures in Images/ anew
 
 Each takes --run, the folder of the run to speak of: results/reference by default.
 """
 
-import argparse
 import inspect
 import re
 import subprocess
 import sys
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import audit
 import dataset
+import plots
 import records
-from errors import UserError
+import utils
+from errors import CommandParser, UserError
 from model import build, count_parameters, receptive_field, summary
 from records import Run
 
 REPO = Path(__file__).parent
 RUN = REPO / "results" / "reference"
 README = REPO / "README.md"
-SEED_ACCURACY = 86.24
+IMAGES = REPO / "Images"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 1 if audit or check fail, 2 for a user's mistake."""
-    parser = argparse.ArgumentParser(
+    """Runs the command; returns 0, or 1 if the audit or the check fails; a user's mistake exits with 2."""
+    parser = CommandParser(
         prog="assignment.py", description="Audit the assignment, write its answers, or refresh the README."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -37,13 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
         ("audit", "measure every requirement; exit 1 if one is not met"),
         ("qna", "print the five answers, ready to paste"),
         ("readme", "rewrite the machine-made parts of README.md"),
+        ("figures", "draw the pictures in Images/ anew, from the run's records and weights, and the data"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument("--run", type=Path, default=RUN, help="run folder to speak of (%(default)s)")
         if name == "readme":
-            command.add_argument(
-                "--check", action="store_true", help="change nothing; exit 1 if it is out of date"
-            )
+            command.add_argument("--check", action="store_true", help="change nothing; exit 1 if out of date")
+        if name == "figures":
+            command.add_argument("--data-dir", metavar="DIR", help="folder that holds CIFAR-10")
     options = parser.parse_args(arguments)
     try:
         run = records.read(options.run)
@@ -52,10 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "qna":
             print(qna(run))
             return 0
+        if options.command == "figures":
+            draw_figures(run, dataset.load(run.settings.dataset, options.data_dir), IMAGES)
+            return 0
         return refresh_readme(run, options.check)
     except UserError as error:
-        print(f"assignment.py: error: {error}", file=sys.stderr)
-        return 2
+        parser.error(str(error))
 
 
 def print_audit(run: Run) -> int:
@@ -83,6 +89,13 @@ def qna(run: Run) -> str:
     return "\n\n".join(
         f"## {number}. {question}\n\n{answer}" for number, (question, answer) in enumerate(answers, 1)
     )
+
+
+def write_qna(folder: Path) -> str:
+    """Writes the answers for the run in `folder` to QnA.md there, and returns them."""
+    answers = qna(records.read(folder))
+    records.replace(folder / "QnA.md", (answers + "\n").encode())
+    return answers
 
 
 def _caution(run: Run) -> str:
@@ -145,11 +158,12 @@ def results_table(run: Run) -> str:
 
 def command_line(run: Run) -> str:
     """The command that repeats a run."""
-    settings = run.settings
-    return (
-        f"python train.py --model {settings.model} --dataset {settings.dataset} "
-        f"--epochs {settings.epochs} --seed {settings.seed}"
-    )
+    settings = asdict(run.settings)
+    always = ("model", "dataset", "epochs", "seed")
+    defaults = {field.name: field.default for field in fields(run.settings)}
+    chosen = [name for name, value in settings.items() if value != defaults[name] and name not in always]
+    options = [f"--{name.replace('_', '-')} {settings[name]}" for name in (*always, *chosen)]
+    return " ".join(["python train.py", *options]).replace("--validation True", "--validation")
 
 
 def readme_parts(run: Run) -> dict[str, str]:
@@ -178,6 +192,22 @@ def fill(text: str, parts: dict[str, str]) -> str:
                 f"README.md must hold the markers of {name!r} once, not {count} times: put them back"
             )
     return text
+
+
+def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
+    """Writes Augmentation.png, metrics.png and results.png into `folder`, as the notebook draws them."""
+    network = build(run.settings.model)
+    records.load_weights(run.folder, network)
+    examples = dataset.augmentations_alone(data.mean, run.settings.seed)
+    figures = {
+        "Augmentation": plots.plot_augmentations(data.train_images[:10], examples, data.name),
+        "metrics": plots.plot_metrics(run.history, data.name, run.settings.model),
+        "results": plots.plot_misclassified(
+            data.test_images, data.test_labels, utils.probabilities(network, data), data.classes, data.name
+        ),
+    }
+    for name, figure in figures.items():
+        print(plots.save(figure, folder / f"{name}.png"))
 
 
 def refresh_readme(run: Run, check: bool) -> int:

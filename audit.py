@@ -4,22 +4,22 @@ import ast
 import copy
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import albumentations as A
 import numpy as np
-import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 import dataset
 import model
 import records
 import utils
 from errors import UserError
-from receptive_field import Row, receptive_field
+from graphs import function_name, trace
+from receptive_field import POINTWISE_FAMILIES, POINTWISE_FUNCTIONS, Row, receptive_field
 from records import Run
 
 BLOCKS = ("C1", "C2", "C3", "C4")
@@ -80,8 +80,8 @@ def format_checks(checks: list[Check]) -> str:
 def _measured(measure: Callable[[], tuple[str, bool]]) -> tuple[str, bool]:
     try:
         return measure()
-    except (UserError, AttributeError, IndexError, TypeError, RuntimeError) as error:
-        return f"cannot be measured: {' '.join(str(error).split())[:100]}", False
+    except Exception as error:  # Networks, transforms and notebooks are anyone's: they fail as they like.
+        return f"cannot be measured: {' '.join(str(error).split())[:100] or type(error).__name__}", False
 
 
 def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
@@ -99,7 +99,7 @@ def _rows_of_units(network: nn.Module) -> dict[str, list[list[Row]]]:
     rows = [row for row in receptive_field(network) if row.layer.startswith(BLOCKS)]
     return {
         block: [
-            [row for row in rows if row.layer.startswith(f"{block}.{name}.")]
+            [row for row in rows if f"{row.layer}.".startswith(f"{block}.{name}.")]
             for name, _ in getattr(network, block).named_children()
         ]
         for block in BLOCKS
@@ -114,6 +114,9 @@ def _shrinking(network: nn.Module) -> tuple[str, bool]:
         how = []
         for row in shrinks[-1]:
             layer = network.get_submodule(row.layer)
+            if not isinstance(layer, nn.Conv2d):
+                met, how = False, [*how, type(layer).__name__]
+                continue
             strided, dilated = row.s == 2, layer.dilation[0] > 1
             met &= strided or dilated
             how += ["stride 2"] * strided + [f"dilation {layer.dilation[0]}"] * dilated
@@ -122,11 +125,17 @@ def _shrinking(network: nn.Module) -> tuple[str, bool]:
     return ", ".join(found), met
 
 
+def _kind(graph: fx.GraphModule, node: fx.Node) -> str:
+    """What a node does: the module's type, or the function's name."""
+    if node.op == "call_module":
+        return type(graph.get_submodule(node.target)).__name__
+    return function_name(node)
+
+
 def _max_pooling(network: nn.Module) -> tuple[str, bool]:
-    graph = fx.symbolic_trace(network)
-    kinds = [str(type(module).__name__) for module in graph.modules()]
-    kinds += [getattr(node.target, "__name__", str(node.target)) for node in graph.graph.nodes]
-    found = [kind for kind in kinds if "maxpool" in kind.lower().replace("_", "")]
+    graph = trace(network)
+    kinds = [_kind(graph, node).lower().replace("_", "") for node in graph.graph.nodes]
+    found = [kind for kind in kinds if "maxpool" in kind or kind == "amax"]
     return f"{len(found)} found", not found
 
 
@@ -136,25 +145,36 @@ def _view(network: nn.Module) -> tuple[str, bool]:
     return str(size), smallest > RECEPTIVE_FIELD_LIMIT
 
 
-def _separable(network: nn.Module) -> tuple[str, bool]:
-    """A depthwise convolution, and a 1x1 convolution across channels as the next to take its output."""
-    graph = fx.symbolic_trace(network)
-    modules = dict(graph.named_modules())
+def _used_convolutions(graph: fx.GraphModule) -> dict[fx.Node, nn.Conv2d]:
+    layers = {
+        node: graph.get_submodule(node.target) for node in graph.graph.nodes if node.op == "call_module"
+    }
+    return {node: layer for node, layer in layers.items() if isinstance(layer, nn.Conv2d)}
 
-    def convolution(node: fx.Node) -> nn.Conv2d | None:
-        module = modules.get(node.target) if node.op == "call_module" else None
-        return module if isinstance(module, nn.Conv2d) else None
+
+def _separable(network: nn.Module) -> tuple[str, bool]:
+    """A depthwise convolution, and a 1x1 convolution across channels as the next to take its output.
+
+    Only layers that work on each position alone may stand between: a classifier behind the pooling is none.
+    """
+    graph = trace(network)
+    convolutions = _used_convolutions(graph)
+
+    def passes(node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return type(graph.get_submodule(node.target)).__module__ in POINTWISE_FAMILIES
+        return function_name(node) in POINTWISE_FUNCTIONS
 
     def next_convolutions(node: fx.Node) -> list[nn.Conv2d]:
         found = []
         for user in node.users:
-            found += [convolution(user)] if convolution(user) else next_convolutions(user)
+            found += [convolutions[user]] if user in convolutions else []
+            found += next_convolutions(user) if passes(user) else []
         return found
 
     names = []
-    for node in graph.graph.nodes:
-        layer = convolution(node)
-        if layer is None or not 1 < layer.groups == layer.in_channels or max(layer.kernel_size) == 1:
+    for node, layer in convolutions.items():
+        if not 1 < layer.groups == layer.in_channels or max(layer.kernel_size) == 1:
             continue
         if any(
             follower.kernel_size == (1, 1) and follower.groups == 1 for follower in next_convolutions(node)
@@ -165,25 +185,21 @@ def _separable(network: nn.Module) -> tuple[str, bool]:
 
 def _dilated(network: nn.Module) -> tuple[str, bool]:
     found = [
-        f"{name} by {module.dilation[0]}"
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d) and max(module.dilation) > 1 and max(module.kernel_size) > 1
+        f"{node.target} by {max(layer.dilation)}"
+        for node, layer in _used_convolutions(trace(network)).items()
+        if any(d > 1 and k > 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
     ]
     return ", ".join(found) or "none", bool(found)
 
 
 def _global_average(network: nn.Module) -> tuple[str, bool]:
     """An average over the whole map, behind which nothing has a height or a width any more."""
-    graph = fx.symbolic_trace(copy.deepcopy(network).cpu().eval())
-    with torch.no_grad():
-        ShapeProp(graph).propagate(torch.zeros(1, 3, 32, 32))
-    modules = dict(graph.named_modules())
+    graph = trace(network)
     found: list[str] = []
     for node in graph.graph.nodes:
-        shape = getattr(node.meta.get("tensor_meta"), "shape", ())
-        before = [getattr(source.meta.get("tensor_meta"), "shape", ()) for source in node.all_input_nodes[:1]]
-        kind = type(modules[node.target]) if node.op == "call_module" else node.target
-        average = any(word in getattr(kind, "__name__", str(kind)).lower() for word in ("avg", "mean"))
+        shape = node.meta.get("shape", ())
+        before = [source.meta.get("shape", ()) for source in node.all_input_nodes[:1]]
+        average = any(word in _kind(graph, node).lower() for word in ("avg", "mean"))
         if math.prod(shape[2:]) > 1:
             found = []
         elif average and before and math.prod(before[0][2:]) > 1:
@@ -192,7 +208,9 @@ def _global_average(network: nn.Module) -> tuple[str, bool]:
 
 
 def _step(transform: A.Compose, kind: type) -> A.BasicTransform:
-    """The one transform of this very class. Raises UserError if there is none, or more."""
+    """The one transform of this very class. Raises UserError if there is none, or more, or none is used."""
+    if transform.p == 0:
+        raise UserError("the transforms together have p=0")
     steps = [step for step in transform.transforms if type(step) is kind]
     if len(steps) != 1:
         raise UserError(f"{len(steps)} of them")
@@ -241,8 +259,11 @@ def _coarse_dropout(transform: A.Compose) -> tuple[str, bool]:
         side = (np.ptp(rows) + 1, np.ptp(columns) + 1) if hole.any() else (0, 0)
         whole = hole.sum() == side[0] * side[1] == (changed != 255).any(2).sum()
         sizes.add(f"{side[0]}x{side[1]}" if whole else "another shape or colour")
-    met = sizes == {f"{HOLE}x{HOLE}"} and step.fill_mask is None and step.p > 0
-    return f"p={step.p:g} fill={mean} fill_mask={step.fill_mask} hole {' or '.join(sorted(sizes))}", met
+    kinds = [type(other) for other in transform.transforms]
+    bytes_still = A.Normalize not in kinds[: kinds.index(A.CoarseDropout)]
+    met = sizes == {f"{HOLE}x{HOLE}"} and step.fill_mask is None and step.p > 0 and bytes_still
+    found = " or ".join(sorted(sizes)) + ("" if bytes_still else " behind Normalize")
+    return f"p={step.p:g} fill={mean} fill_mask={step.fill_mask} hole {found}", met
 
 
 def _accuracy(run: Run) -> tuple[str, bool]:
@@ -272,16 +293,18 @@ def _weights(network: nn.Module, run: Run) -> tuple[str, bool]:
 def _modular(network: nn.Module, notebook: Path) -> tuple[str, bool]:
     """Each part comes from a module of its own, and the notebook defines nothing."""
     homes = {
-        type(network).__module__: "model",
-        dataset.train_transform.__module__: "dataset",
-        utils.train.__module__: "utils",
+        "model": type(network).__module__,
+        "dataset": dataset.train_transform.__module__,
+        "utils": utils.train.__module__,
     }
     try:
         cells = json.loads(notebook.read_text())["cells"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{notebook.name}: {error}") from error
-    trees = [ast.parse("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    without_magics = [re.sub(r"(?m)^([ \t]*)[%!].*", r"\1pass", source) for source in sources]
+    trees = [ast.parse(source) for source in without_magics]
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
     defined = sum(isinstance(node, kinds) for tree in trees for node in ast.walk(tree))
-    met = defined == 0 and all(home == expected for home, expected in homes.items())
-    return f"{', '.join(homes)}; {notebook.name} defines {defined} functions or classes", met
+    met = defined == 0 and all(home == expected for expected, home in homes.items())
+    return f"{', '.join(homes.values())}; {notebook.name} defines {defined} functions or classes", met

@@ -4,9 +4,9 @@ Knows nothing of training: arrays and records come in, figures go out. The figur
 nothing depends on its global state or on a display, and a figure that is dropped is freed.
 """
 
+import functools
 import io
 import itertools
-import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+import records
 from errors import UserError
 from records import Epoch
 
@@ -55,14 +56,22 @@ DATASETS = {"cifar10": "CIFAR-10: ", "digits": "DIGITS, not CIFAR-10\n"}  # how 
 class NotebookFigure(Figure):
     """A figure that a notebook shows, once, as a cell's last expression; a plain `Figure` is not shown."""
 
+    @functools.cached_property
+    def png(self) -> bytes:
+        """The picture; drawn once, so that what is shown and what is saved are the same bytes."""
+        picture = io.BytesIO()
+        # Not cropped, so that the width is exact; not signed with a version, which would change the bytes.
+        self.savefig(picture, format="png", metadata={"Software": None})
+        return picture.getvalue()
+
     def _repr_png_(self) -> bytes:
-        return _png(self)
+        return self.png
 
 
 @styled
 def plot_augmentations(
     images: np.ndarray, transforms: Mapping[str, Callable[[np.ndarray], np.ndarray]], dataset: str
-) -> Figure:
+) -> NotebookFigure:
     """Draw one row per transform and one column per image, the same images in every row.
 
     Each transform is called once per image, in reading order, on a copy. The randomness is the
@@ -92,7 +101,7 @@ def plot_augmentations(
 
 
 @styled
-def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> Figure:
+def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> NotebookFigure:
     """Draw loss, accuracy and learning rate over the epochs; the headline is the last epoch's test accuracy.
 
     The best epoch is not marked: picking it would mean choosing by the test set.
@@ -149,7 +158,7 @@ def plot_misclassified(
     classes: Sequence[str],
     dataset: str,
     count: int = 20,
-) -> Figure:
+) -> NotebookFigure:
     """Draw wrongly classified test images with the true class, the predicted one and its probability.
 
     They are a fair sample, not picked: all mistakes are ranked by the predicted class's probability, from
@@ -204,7 +213,7 @@ def plot_misclassified(
     return figure
 
 
-def save(figure: Figure, path: str | Path) -> Path:
+def save(figure: NotebookFigure, path: str | Path) -> Path:
     """Write a figure as PNG and return the path; missing parent folders are made.
 
     The file appears whole or not at all. The same data, drawn anew, gives the same bytes.
@@ -215,15 +224,9 @@ def save(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise UserError(f"{path}: a figure is saved as PNG, so its name must end in .png")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    picture = _png(figure)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(picture)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        records.replace(path, figure.png)
     except OSError as error:
         raise UserError(f"{path}: cannot write the figure ({error.strerror})") from error
     return path
@@ -250,13 +253,6 @@ def _draw_image(axes: Axes, image: np.ndarray) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-
-
-def _png(figure: Figure) -> bytes:
-    picture = io.BytesIO()
-    # Not cropped, so that the width is exact; not signed with a version, which would change the bytes.
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    return picture.getvalue()
 
 
 def _check(name: str, array: Any, shape: tuple[int | str, ...], kind: type) -> None:

@@ -13,15 +13,15 @@ By the same convention as there, what looks at the whole map at once is left out
 end and all behind it, the gates of squeeze-and-excitation, the statistics of normalisation.
 """
 
-import copy
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 from errors import UserError
+from graphs import IN_PLACE, function_name, trace
 
 Size = int | tuple[int, int]
 
@@ -88,8 +88,8 @@ POINTWISE_FAMILIES = frozenset(
 )
 """Where torch.nn defines the modules that leave every position where it is."""
 
-MIXING_MODULES = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Bilinear)
-"""The modules in those families that do not."""
+MIXING_MODULES = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.GLU, nn.Bilinear)
+"""The modules in those families that do not, or not for every `dim`."""
 
 POINTWISE_FUNCTIONS = frozenset(
     """abs add add_ batch_norm celu clamp clone contiguous detach div div_ dropout dropout1d dropout2d elu
@@ -99,15 +99,15 @@ POINTWISE_FUNCTIONS = frozenset(
 )
 """Names of functions and methods that do the same; their tensors meet position by position."""
 
-POOLINGS = {
+WINDOW_MODULES = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
+WINDOW_FUNCTIONS = {
+    "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation"),
     "avg_pool2d": ("input", "kernel_size", "stride", "padding"),
     "max_pool2d": ("input", "kernel_size", "stride", "padding", "dilation"),
     "lp_pool2d": ("input", "norm_type", "kernel_size", "stride"),
 }
-CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation")
-ADAPTIVE = {"adaptive_avg_pool2d", "adaptive_max_pool2d"}
-REDUCTIONS = {"mean", "sum", "amax", "amin"}
-RESHAPES = {"flatten", "view", "reshape"}
+ADAPTIVE_MODULES = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+PADDING_MODULES = (nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
 
 
 def receptive_field(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> list[Row]:
@@ -116,29 +116,12 @@ def receptive_field(network: nn.Module, input_size: tuple[int, int, int] = (3, 3
     network: any module that torch.fx can trace and that takes one image batch; it is left as it was.
     input_size: (channels, height, width) of an image.
 
+    A network that ends in several branches gets a last row "output": the widest of them.
+
     Raises UserError if the network cannot be traced, if the image does not fit it, or if it holds an
     operation whose effect on positions is not known here: never a wrong number.
     """
-    if len(input_size) != 3 or any(not isinstance(side, int) or side < 1 for side in input_size):
-        raise UserError(
-            f"input_size must be three positive integers (channels, height, width), not {input_size}"
-        )
-    network = copy.deepcopy(network).cpu().float().eval()
-    try:
-        graph = fx.symbolic_trace(network)
-    except Exception as error:
-        raise UserError(f"torch.fx cannot trace {type(network).__name__}: {_one_line(error)}") from error
-    try:
-        with torch.no_grad():
-            ShapeProp(graph).propagate(torch.zeros(1, *input_size))
-    except Exception as error:
-        message = f"{type(network).__name__} does not take an image of size {tuple(input_size)}"
-        raise UserError(f"{message}: {_one_line(error)}") from error
-    return _Walk(graph).rows()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return _Walk(trace(network, input_size)).rows()
 
 
 def _pair(value: Size) -> tuple[int, int]:
@@ -165,35 +148,32 @@ class _Walk:
         self.graph = graph
         self.maps: dict[fx.Node, Map | None] = {}
         self.table: list[Row] = []
-        self.maybe_global: int | None = None
 
     def rows(self) -> list[Row]:
         for node in self.graph.graph.nodes:
-            if node.op == "placeholder":
+            if node.op == "placeholder" and not self.maps:  # further ones hold default arguments
                 self.maps[node] = Map((View(0, 0, 1), View(0, 0, 1)), (2, 3))
-            elif node.op == "get_attr":
-                self.maps[node] = None
-            elif node.op == "call_module":
-                self.maps[node] = self._module(node, self.graph.get_submodule(node.target))
-            elif node.op in ("call_function", "call_method"):
-                self.maps[node] = self._function(node)
-        head = self.maybe_global
-        if head is not None and all(row.r_in == row.r_out for row in self.table[head + 1 :]):
-            return self.table[:head]
+            elif node.op == "output":
+                self._output(node)
+            else:
+                self.maps[node] = self._after(node)
         return self.table
 
-    def _module(self, node: fx.Node, module: nn.Module) -> Map | None:
-        if isinstance(module, nn.Conv2d):
-            return self._slide(
-                node, _windows(module.kernel_size, module.stride, module.padding, module.dilation)
-            )
-        if isinstance(module, nn.MaxPool2d | nn.AvgPool2d | nn.LPPool2d):
-            dilation, padding = getattr(module, "dilation", 1), getattr(module, "padding", 0)
-            stride = module.kernel_size if module.stride is None else module.stride
-            return self._pool(node, _windows(module.kernel_size, stride, padding, dilation))
-        if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
+    def _after(self, node: fx.Node) -> Map | None:
+        windows = self._sliding(node)
+        if not any(self.maps[source] for source in node.all_input_nodes):
+            if windows and node.all_input_nodes and math.prod(self._shape(self._source(node))[2:]) > 1:
+                raise self._unknown(node, "a window over positions made anew")
+            return None
+        if windows:
+            return self._slide(node, windows)
+        return self._module(node) if node.op == "call_module" else self._function(node)
+
+    def _module(self, node: fx.Node) -> Map | None:
+        module = self.graph.get_submodule(node.target)
+        if isinstance(module, ADAPTIVE_MODULES):
             return self._adaptive(node)
-        if isinstance(module, nn.ZeroPad2d | nn.ConstantPad2d | nn.ReflectionPad2d | nn.ReplicationPad2d):
+        if isinstance(module, PADDING_MODULES):
             return self._pad(node, module.padding)
         if isinstance(module, nn.Flatten):
             return self._reshape(node)
@@ -204,49 +184,49 @@ class _Walk:
         raise self._unknown(node, type(module).__name__)
 
     def _function(self, node: fx.Node) -> Map | None:
-        name = node.target if isinstance(node.target, str) else node.target.__name__
-        given = dict(zip(POOLINGS.get(name, CONVOLUTION), node.args, strict=False)) | node.kwargs
-        if not any(self._inputs(node)):
-            return None
-        if name == "conv2d":
-            kernel = _shape(node.args[1] if len(node.args) > 1 else node.kwargs["weight"])[2:]
-            strides, paddings = given.get("stride", 1), given.get("padding", 0)
-            return self._slide(node, _windows(kernel, strides, paddings, given.get("dilation", 1)))
-        if name in POOLINGS:
-            kernel = given["kernel_size"]
-            stride = given.get("stride") or kernel
-            windows = _windows(kernel, stride, given.get("padding", 0), given.get("dilation", 1))
-            return self._pool(node, windows)
-        if name in POINTWISE_FUNCTIONS:
-            return self._meet(node)
         handlers: dict[str, Callable[[fx.Node], Map | None]] = {
-            "cat": lambda node: self._channels(node, _argument(node, 1, "dim", 0)),
-            "concat": lambda node: self._channels(node, _argument(node, 1, "dim", 0)),
-            "chunk": lambda node: self._channels(node, _argument(node, 2, "dim", 0)),
-            "split": lambda node: self._channels(node, _argument(node, 2, "dim", 0)),
+            **dict.fromkeys(POINTWISE_FUNCTIONS, self._meet),
+            **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_max_pool2d"), self._adaptive),
+            **dict.fromkeys(("mean", "sum", "amax", "amin"), self._reduce),
+            **dict.fromkeys(("flatten", "view", "reshape"), self._reshape),
+            **dict.fromkeys(("cat", "concat"), lambda node: self._channels(node, _dimension(node, 1, 0))),
+            **dict.fromkeys(("chunk", "split"), lambda node: self._channels(node, _dimension(node, 2, 0))),
             "linear": lambda node: self._channels(node, -1),
             "pad": lambda node: self._pad(node, _argument(node, 1, "pad", None)),
             "permute": self._permute,
             "transpose": self._transpose,
             "getitem": self._item,
-            "size": lambda _: None,
-            "getattr": lambda _: None,
         }
+        name = function_name(node)
         if name in handlers:
             return handlers[name](node)
-        if name in ADAPTIVE:
-            return self._adaptive(node)
-        if name in REDUCTIONS:
-            return self._reduce(node)
-        if name in RESHAPES:
-            return self._reshape(node)
         raise self._unknown(node, name)
 
-    def _inputs(self, node: fx.Node) -> list[Map | None]:
-        return [self.maps[source] for source in node.all_input_nodes]
+    def _sliding(self, node: fx.Node) -> tuple[Window, Window] | None:
+        """The windows that slide in a node: the layers that see further than one position."""
+        if node.op == "call_module":
+            module = self.graph.get_submodule(node.target)
+            given = vars(module) if isinstance(module, WINDOW_MODULES) else {}
+        else:
+            names = WINDOW_FUNCTIONS.get(function_name(node), ())
+            given = dict(zip(names, node.args, strict=False)) | node.kwargs if names else {}
+        if not given:
+            return None
+        convolves = "weight" in given or "groups" in given
+        kernel = given["kernel_size"] if "kernel_size" in given else self._shape(given["weight"])[2:]
+        stride = given.get("stride") or (1 if convolves else kernel)
+        return _windows(kernel, stride, given.get("padding", 0), given.get("dilation", 1))
 
-    def _only(self, node: fx.Node) -> Map | None:
-        return self.maps[node.all_input_nodes[0]]
+    def _source(self, node: fx.Node) -> fx.Node:
+        return node.args[0] if node.args else node.kwargs.get("input", node.all_input_nodes[0])
+
+    def _shape(self, node: fx.Node) -> torch.Size:
+        if "shape" not in node.meta:
+            raise self._unknown(node, "a layer with several results")
+        return node.meta["shape"]
+
+    def _sides(self, node: fx.Node, axes: tuple[int, int]) -> tuple[int, int]:
+        return tuple(self._shape(node)[axis] for axis in axes)
 
     def _unknown(self, node: fx.Node, what: str) -> UserError:
         return UserError(
@@ -258,44 +238,68 @@ class _Walk:
         name = node.target if node.op == "call_module" else node.name
         r_in, r_out = (_size(tuple(view.size for view in m.views)) for m in (before, after))
         j_in, j_out = (_size(tuple(view.jump for view in m.views)) for m in (before, after))
-        n_out = _size(tuple(_shape(node)[axis] for axis in after.axes))
+        n_out = _size(self._sides(node, after.axes))
         self.table.append(Row(name, r_in, n_in, j_in, stride, r_out, n_out, j_out))
 
+    def _output(self, node: fx.Node) -> None:
+        """Looks back from the output to the last maps; adds a row if the table does not end in the widest."""
+        ends: dict[fx.Node, Map] = {}
+        queue = list(node.all_input_nodes)
+        for source in queue:
+            if self.maps[source]:
+                ends[source] = self.maps[source]
+            else:
+                queue += [further for further in source.all_input_nodes if further not in queue]
+        if not ends:
+            return
+        sizes = {end: tuple(view.size for view in m.views) for end, m in ends.items()}
+        size = _size(tuple(map(max, zip(*sizes.values(), strict=True))))
+        if not self.table or self.table[-1].r_out != size:
+            widest = max(ends, key=sizes.get)
+            side = _size(self._sides(widest, ends[widest].axes))
+            jump = _size(tuple(view.jump for view in ends[widest].views))
+            self.table.append(Row("output", size, side, jump, 1, size, side, jump))
+
     def _slide(self, node: fx.Node, windows: tuple[Window, Window]) -> Map | None:
-        before = self._only(node)
-        if before is None:
+        source = self._source(node)
+        before, sides = self.maps[source], self._sides(source, (2, 3))
+        if before is None or before.axes != (2, 3):
+            raise self._unknown(node, "a window over other axes than height and width")
+        target = self.graph.get_submodule(node.target) if node.op == "call_module" else None
+        average = isinstance(target, nn.AvgPool2d) or function_name(node) == "avg_pool2d"
+        covers = tuple(window.kernel for window in windows) == sides and self._sides(node, (2, 3)) == (1, 1)
+        if average and covers and not self._slides_behind(node):
             return None
-        if before.axes != (2, 3):
-            raise self._unknown(node, "a window over permuted axes")
         after = Map(tuple(w.over(view) for w, view in zip(windows, before.views, strict=True)), before.axes)
-        n_in = _size(tuple(_shape(node.all_input_nodes[0])[2:]))
-        self._row(node, before, n_in, _size(tuple(window.stride for window in windows)), after)
+        self._row(node, before, _size(sides), _size(tuple(window.stride for window in windows)), after)
         return after
 
-    def _pool(self, node: fx.Node, windows: tuple[Window, Window]) -> Map | None:
-        kernels = tuple(window.kernel for window in windows)
-        average = "avg" in str(node.target) or isinstance(
-            self.graph.get_submodule(node.target) if node.op == "call_module" else None, nn.AvgPool2d
-        )
-        if average and kernels == tuple(_shape(node.all_input_nodes[0])[2:]):
-            # It covers the map: global, unless a wider layer follows (DenseNet on small images).
-            self.maybe_global = len(self.table)
-        return self._slide(node, windows)
+    def _slides_behind(self, node: fx.Node) -> bool:
+        """Whether a wider layer follows, so that an average over the map is not the end (small images)."""
+        behind = {node}
+        for later in self.graph.graph.nodes:
+            if not behind.isdisjoint(later.all_input_nodes):
+                behind.add(later)
+                if any(window.kernel > 1 for window in self._sliding(later) or ()):
+                    return True
+        return False
 
     def _adaptive(self, node: fx.Node) -> Map | None:
-        before = self._only(node)
-        n_in, n_out = _shape(node.all_input_nodes[0])[2:], _shape(node)[2:]
-        if before is None or tuple(n_in) == tuple(n_out) != (1, 1):
-            return before
-        if tuple(n_out) == (1, 1) or any(i % o for i, o in zip(n_in, n_out, strict=True)):
+        before = self.maps[self._source(node)]
+        n_in, n_out = self._sides(self._source(node), (2, 3)), self._sides(node, (2, 3))
+        if n_out == (1, 1):
             return None
+        if n_in == n_out:
+            return before
+        if all(len(self._shape(user)) <= 2 for user in node.users):
+            return None  # To a vector from here on: its windows follow the image's size, they are the head's.
+        if any(i % o for i, o in zip(n_in, n_out, strict=True)):
+            raise self._unknown(node, f"pooling of {n_in} unevenly to {n_out}")
         kernel = tuple(i // o for i, o in zip(n_in, n_out, strict=True))
         return self._slide(node, _windows(kernel, kernel, 0, 1))
 
     def _pad(self, node: fx.Node, padding: tuple[int, ...] | int) -> Map | None:
-        before = self._only(node)
-        if before is None:
-            return None
+        before = self.maps[self._source(node)]
         left, _, top, _ = (*padding, 0, 0)[:4] if not isinstance(padding, int) else (padding,) * 4
         if before.axes != (2, 3) or (not isinstance(padding, int) and len(padding) > 4):
             raise self._unknown(node, "padding of other axes than height and width")
@@ -307,73 +311,66 @@ class _Walk:
 
     def _meet(self, node: fx.Node) -> Map | None:
         """Tensors that meet position by position; one without a map (a gate, a number) goes along."""
-        maps = [m for m in self._inputs(node) if m is not None]
-        if not maps:
-            return None
+        branches = {source: self.maps[source] for source in node.all_input_nodes if self.maps[source]}
+        maps = list(branches.values())
         if len({(m.axes, tuple(view.jump for view in m.views)) for m in maps}) > 1:
             raise self._unknown(node, "a meeting of maps of different stride")
+        if len({self._sides(source, m.axes) for source, m in branches.items()}) > 1:
+            raise self._unknown(node, "a meeting of maps of different size")
         views = tuple(
             View(min(v.first for v in branch), max(v.last for v in branch), branch[0].jump)
             for branch in zip(*(m.views for m in maps), strict=True)
         )
         after = maps[0]._replace(views=views)
         if len(set(maps)) > 1:
+            if function_name(node) in IN_PLACE and list(self._source(node).users)[-1] is not node:
+                raise self._unknown(node, "a change of a tensor that is used again")
             widest = max(maps, key=lambda m: max(view.size for view in m.views))
-            n_out = _size(tuple(_shape(node)[axis] for axis in after.axes))
-            self._row(node, widest, n_out, 1, after)
+            self._row(node, widest, _size(self._sides(node, after.axes)), 1, after)
         return after
 
     def _channels(self, node: fx.Node, dimension: int) -> Map | None:
         """An operation along one dimension, which must not be height or width."""
         after = self._meet(node)
-        rank = len(_shape(node.all_input_nodes[0]))
-        if after is not None and dimension % rank in after.axes:
+        rank = len(self._shape(node.all_input_nodes[0]))
+        if dimension % rank in after.axes:
             raise self._unknown(node, f"{node.name} along height or width")
         return after
 
     def _permute(self, node: fx.Node) -> Map | None:
-        before, order = self._only(node), node.kwargs.get("dims", node.args[1:])
+        before, order = self.maps[self._source(node)], node.kwargs.get("dims", node.args[1:])
         order = order[0] if order and not isinstance(order[0], int) else order
         order = [dimension % len(order) for dimension in order]
-        return before and before._replace(axes=tuple(order.index(axis) for axis in before.axes))
+        return before._replace(axes=tuple(order.index(axis) for axis in before.axes))
 
     def _transpose(self, node: fx.Node) -> Map | None:
-        before = self._only(node)
-        rank = len(_shape(node))
+        before, rank = self.maps[self._source(node)], len(self._shape(node))
         a, b = (_argument(node, 1, "dim0", 0) % rank, _argument(node, 2, "dim1", 1) % rank)
         swap = {a: b, b: a}
-        return before and before._replace(axes=tuple(swap.get(axis, axis) for axis in before.axes))
+        return before._replace(axes=tuple(swap.get(axis, axis) for axis in before.axes))
 
     def _item(self, node: fx.Node) -> Map | None:
         source, index = node.args
-        if not isinstance(_meta(source), torch.Size):  # one of several tensors, as chunk gives them
-            return self.maps[source]
         before = self.maps[source]
+        if "shape" not in source.meta:  # one of several tensors, as chunk gives them
+            return before
         index = index if isinstance(index, tuple) else (index,)
-        kept = tuple(part for part in index if part is not None and part is not Ellipsis)
-        if before is None or (
-            len(kept) <= before.axes[0]
-            and Ellipsis not in index
-            and all(isinstance(part, slice) for part in kept)
-        ):
+        if len(index) <= min(before.axes) and all(isinstance(part, slice) for part in index):
             return before
         raise self._unknown(node, "indexing by position")
 
     def _reduce(self, node: fx.Node) -> Map | None:
-        before = self._only(node)
-        rank = len(_shape(node.all_input_nodes[0]))
-        over = _argument(node, 1, "dim", tuple(range(rank)))
-        over = {dimension % rank for dimension in (over if isinstance(over, tuple | list) else (over,))}
-        if before is None or over >= set(before.axes):
+        before, rank = self.maps[self._source(node)], len(self._shape(self._source(node)))
+        over = _dimension(node, 1, None)
+        over = range(rank) if over is None else over if isinstance(over, tuple | list) else (over,)
+        if {dimension % rank for dimension in over} >= set(before.axes):
             return None
         raise self._unknown(node, f"{node.name} along some axes only")
 
     def _reshape(self, node: fx.Node) -> Map | None:
         """Keeps the last two dimensions, height and width: regroups channels. A vector: the head begins."""
-        before = self._only(node)
-        if before is None:
-            return None
-        old, new = _shape(node.all_input_nodes[0]), _shape(node)
+        before = self.maps[self._source(node)]
+        old, new = self._shape(self._source(node)), self._shape(node)
         if len(new) <= 2:
             return None
         if before.axes == (len(old) - 2, len(old) - 1) and old[-2:] == new[-2:]:
@@ -381,13 +378,10 @@ class _Walk:
         raise self._unknown(node, f"{node.name} to {tuple(new)}")
 
 
-def _meta(node: fx.Node) -> torch.Size | None:
-    return getattr(node.meta.get("tensor_meta"), "shape", None)
-
-
-def _shape(node: fx.Node) -> torch.Size:
-    return _meta(node)
-
-
 def _argument(node: fx.Node, position: int, name: str, default: object) -> object:
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+def _dimension(node: fx.Node, position: int, default: int | None) -> int | tuple[int, ...] | None:
+    """The argument `dim`, which torch also takes under NumPy's name for it."""
+    return _argument(node, position, "dim", node.kwargs.get("axis", default))

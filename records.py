@@ -193,11 +193,14 @@ def write(run: Run, network: nn.Module) -> None:
 def replace(path: Path, content: bytes) -> None:
     """Writes a file under another name, then renames it: a reader sees the old one or the new one."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def format_history(history: Sequence[Epoch]) -> str:

@@ -5,7 +5,6 @@ python train.py --evaluate results/reference
 """
 
 import argparse
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,41 +13,42 @@ import torch
 import records
 import utils
 from dataset import DATASETS, load, loaders
-from errors import UserError
+from errors import CommandParser, UserError
 from model import NETWORKS, build
 from records import Settings
 
 DEFAULTS = {field.name: field.default for field in fields(Settings)}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, or 2 after one line about a user's mistake."""
-    options = make_parser().parse_args(arguments)
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command; ends with exit code 2 after one line about a user's mistake."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
     try:
         if options.evaluate is not None:
             evaluate(options.evaluate, options.data_dir, options.device, options.workers)
         else:
             train(options)
     except UserError as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        parser.error(str(error))
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """The command line; every default is Settings' own."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="train.py",
-        description="Train a network of model.py and test it after every epoch, or evaluate a finished run.",
+        description="Train a network of model.py, testing it after every epoch, or evaluate a finished run.",
         epilog="What a run folder holds is told at the top of records.py.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     what = parser.add_argument_group("what to train")
-    what.add_argument("--model", default=DEFAULTS["model"], help=f"one of {', '.join(NETWORKS)}")
+    what.add_argument(
+        "--model", default=DEFAULTS["model"], help=f"one of {', '.join(NETWORKS)} (%(default)s)"
+    )
     what.add_argument(
         "--dataset",
         default="auto",
-        help=f"one of {', '.join(DATASETS)}; auto is cifar10 where it can be had, else digits, and says so",
+        help=f"one of {', '.join(DATASETS)}; auto, the default, is cifar10 where it can be had, else digits, "
+        "and says so",
     )
     what.add_argument(
         "--data-dir",
@@ -75,14 +75,14 @@ def make_parser() -> argparse.ArgumentParser:
             type=kind,
             default=DEFAULTS[name],
             metavar="N" if kind is int else "X",
-            help=text,
+            help=f"{text} (%(default)s)",
         )
     where = parser.add_argument_group("where")
-    where.add_argument("--device", default="auto", help=f"one of {', '.join(utils.DEVICES)}")
+    where.add_argument("--device", default="auto", help=f"one of {', '.join(utils.DEVICES)} (%(default)s)")
     where.add_argument(
         "--precision",
         default="auto",
-        help=f"of training: auto (the fastest here), {', '.join(utils.PRECISIONS)}",
+        help=f"of training: auto, the default, is the fastest here; or {', '.join(utils.PRECISIONS)}",
     )
     where.add_argument(
         "--workers",
@@ -141,4 +141,4 @@ def evaluate(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

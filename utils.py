@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
@@ -94,7 +95,8 @@ def train(
     network.train()
     total_loss = correct = torch.zeros((), device=accelerator.device)
     seen = 0
-    bar = tqdm(loader, desc="Train", file=sys.stdout, bar_format="{l_bar}{bar:10}{r_bar}", mininterval=0.5)
+    bar_format = "{l_bar}{bar:10}{r_bar}"
+    bar = tqdm(loader, "Train", leave=False, file=sys.stdout, bar_format=bar_format, mininterval=0.5)
     for batch_id, (images, labels) in enumerate(bar):
         images, labels = _to_device(images, labels, accelerator.device)
         logits = network(images)
@@ -113,8 +115,10 @@ def train(
             bar.set_description(
                 f"Train: Loss={loss.item():.4f} Batch_id={batch_id} Accuracy={accuracy:.2f}", False
             )
+    line = str(bar)
     bar.close()
-    return Scores(total_loss.item() / seen, 100 * correct.item() / seen, str(bar))
+    print(line, flush=True)
+    return Scores(total_loss.item() / seen, 100 * correct.item() / seen, line)
 
 
 def test(network: nn.Module, loader: DataLoader, name: str = "Test") -> Scores:
@@ -147,6 +151,13 @@ def predict(network: nn.Module, loader: DataLoader) -> tuple[Tensor, Tensor]:
             pairs.append((network(images).float().cpu(), labels))
     logits, labels = zip(*pairs, strict=True)
     return torch.cat(logits), torch.cat(labels)
+
+
+def probabilities(network: nn.Module, data: Data) -> np.ndarray:
+    """What the network gives each class for each test image: float32 (n, classes), rows adding up to 1."""
+    _, test_loader = loaders(data)
+    logits, _ = predict(network, test_loader)
+    return logits.softmax(1).numpy()
 
 
 def _to_device(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

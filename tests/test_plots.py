@@ -147,7 +147,7 @@ def test_metrics_headline_is_the_last_epoch_not_the_best():
 def test_metrics_draw_a_diverged_run():
     history = make_history(3)
     history[1].train_loss, history[2].test_loss = float("nan"), float("inf")
-    assert plots._png(plots.plot_metrics(history, "cifar10", "S9"))
+    assert plots.plot_metrics(history, "cifar10", "S9").png
 
 
 @pytest.mark.parametrize("history", [[], make_history(3)[::-1], make_history(2) + make_history(2)])
@@ -281,10 +281,10 @@ def test_a_long_model_name_wraps_inside_the_figure():
 
 
 def test_the_session_style_does_not_leak_in_and_no_pyplot_figure_stays_open(tmp_path):
-    wanted = plots._png(plots.plot_metrics(make_history(5), "cifar10", "S9"))
+    wanted = plots.plot_metrics(make_history(5), "cifar10", "S9").png
     with plt.style.context("dark_background"):
         before = dict(plt.rcParams)
-        assert plots._png(plots.plot_metrics(make_history(5), "cifar10", "S9")) == wanted
+        assert plots.plot_metrics(make_history(5), "cifar10", "S9").png == wanted
         assert dict(plt.rcParams) == before
     assert plt.get_fignums() == []
 

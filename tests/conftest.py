@@ -1,0 +1,76 @@
+"""For all tests: no network, no settings or caches from outside; the real CIFAR-10 where a test asks for it.
+
+The real CIFAR-10 is found through the environment variable CIFAR10_DIR. Tests that need it are skipped where
+that is not set; for all others it is as if it were not.
+"""
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+SWITCHED_OFF = "http://127.0.0.1:9"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def outside(tmp_path_factory):
+    """Keeps the outside out; gives the CIFAR10_DIR that was set there, or None.
+
+    In this process and its forks any address but this machine's own cannot be reached, at once. Programs
+    that a test starts are held back by a proxy that nobody listens at.
+    """
+    folder = os.environ.get("CIFAR10_DIR")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, _refusing(getattr(socket.socket, name)))
+        patch.setattr(socket, "getaddrinfo", _unresolving(socket.getaddrinfo))
+        for name in PROXIES:
+            patch.setenv(name, SWITCHED_OFF)
+            patch.setenv(name.upper(), SWITCHED_OFF)
+        for name in ("no_proxy", "NO_PROXY"):
+            patch.setenv(name, "localhost,127.0.0.1")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("CIFAR10_DIR", raising=False)
+        yield folder
+
+
+def _is_here(host) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host or ""
+    return name in ("", "localhost", "::1") or name.startswith("127.")
+
+
+def _refusing(connect):
+    def connect_here(self, address):
+        if isinstance(address, tuple) and not _is_here(address[0]):
+            raise OSError(errno.ENETUNREACH, f"tests are offline, and this is for {address}")
+        return connect(self, address)
+
+    return connect_here
+
+
+def _unresolving(getaddrinfo):
+    def resolve_here(host, *arguments, **options):
+        if not _is_here(host):
+            raise socket.gaierror(socket.EAI_NONAME, f"tests are offline, and this is for {host}")
+        return getaddrinfo(host, *arguments, **options)
+
+    return resolve_here
+
+
+@pytest.fixture(scope="session")
+def cifar10_folder(outside) -> Path:
+    """The folder that holds the real CIFAR-10."""
+    if not outside:
+        pytest.skip("needs the real CIFAR-10: set CIFAR10_DIR to a folder that holds it")
+    return Path(outside).absolute()
+
+
+@pytest.fixture(scope="session")
+def cifar10(cifar10_folder):
+    """The real CIFAR-10, read once for all tests."""
+    from dataset import load  # Here: it takes seconds that most test files can do without.
+
+    return load("cifar10", cifar10_folder)

@@ -1,0 +1,162 @@
+import random
+
+import pytest
+import torch
+from torch import nn
+
+import model
+from errors import UserError
+from model import NETWORKS, S9Net, build, count_parameters, summary
+
+# The table in the README of the notebook that this repo rebuilds: (layer, shape, parameters), 51 rows.
+UNITS = [(16, 32, 432), (16, 32, 2304), (16, 30, 2304), (32, 30, 4608), (32, 30, 9216), (32, 15, 9216)]
+UNITS += [(48, 15, (288, 1536)), (48, 15, 20736), (48, 8, 20736), (64, 8, 27648), (64, 8, 36864)]
+UNITS += [(64, 8, 36864)]
+
+
+@pytest.fixture(scope="module")
+def expected(request):
+    return cells((request.path.parent / "reference_summary.txt").read_text())
+
+
+def cells(table):
+    """The table's words, line by line: that README's rows are three blanks short."""
+    return [line.split() for line in table.splitlines()]
+
+
+def expected_rows():
+    rows = []
+    for channels, side, weights in UNITS:
+        if isinstance(weights, tuple):
+            rows.append(("Conv2d", 32, side, weights[0]))
+            weights = weights[1]
+        rows += [("Conv2d", channels, side, weights), ("ReLU", channels, side, 0)]
+        rows += [("BatchNorm2d", channels, side, 2 * channels), ("Dropout", channels, side, 0)]
+    return [*rows, ("AvgPool2d", 64, 1, 0), ("Conv2d", 10, 1, 640)]
+
+
+def test_the_summary_is_the_one_of_the_assignment_in_whole(expected):
+    assert cells(summary(S9Net())) == expected
+
+
+def test_the_file_that_the_summary_is_compared_with_holds_the_51_rows(expected):
+    rows = [line for line in expected if len(line) == 6 and "-" in line[0]]
+    assert [(row[0], " ".join(row[1:5]), row[5]) for row in rows] == [
+        (f"{layer}-{number}", f"[-1, {channels}, {side}, {side}]", f"{parameters:,}")
+        for number, (layer, channels, side, parameters) in enumerate(expected_rows(), 1)
+    ]
+    assert len(rows) == 51
+    assert ["Total", "params:", "174,352"] in expected
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.05])
+def test_the_summary_does_not_depend_on_dropout(dropout, expected):
+    network = S9Net(dropout=dropout)
+    assert cells(summary(network)) == expected
+    assert {layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)} == {dropout}
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.1])
+def test_dropout_out_of_range(dropout):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        S9Net(dropout=dropout)
+
+
+def test_dropout_drops_in_training_alone():
+    network = S9Net(dropout=0.5)
+    images = torch.randn(4, 3, 32, 32)
+    network.eval()
+    assert torch.equal(network(images), network(images))
+    network.train()
+    assert not torch.equal(network(images), network(images))
+
+
+def test_an_unknown_name():
+    with pytest.raises(UserError, match="unknown model 'resnet'") as caught:
+        build("resnet")
+    assert all(name in str(caught.value) for name in NETWORKS)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_gives_ten_logits_an_image(name):
+    network = build(name).eval()
+    with torch.no_grad():
+        for count in (1, 3):
+            logits = network(torch.randn(count, 3, 32, 32))
+            assert logits.shape == (count, 10)
+            assert logits.dtype == torch.float32
+            assert logits.isfinite().all()
+
+
+def test_a_training_batch_of_one_image():
+    assert S9Net().train()(torch.randn(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_another_number_of_classes():
+    with torch.no_grad():
+        assert S9Net(classes=7).eval()(torch.randn(2, 3, 32, 32)).shape == (2, 7)
+
+
+def weights_of_seed(seed):
+    torch.manual_seed(seed)
+    return build("reference").state_dict()
+
+
+def test_weights_follow_from_the_seed():
+    first, again, other = weights_of_seed(1), weights_of_seed(1), weights_of_seed(2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    drawn = [name for name in first if first[name].ndim == 4]
+    assert len(drawn) == 14
+    assert not any(torch.equal(first[name], other[name]) for name in drawn)
+
+
+def test_every_weight_gets_a_gradient():
+    network = S9Net().train()
+    network(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+
+
+def test_count_parameters_counts_frozen_ones_too():
+    network = S9Net()
+    assert count_parameters(network) == 174_352
+    network.C1.requires_grad_(False)
+    assert count_parameters(network) == 174_352
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_summary_leaves_all_as_it_was(training):
+    network = S9Net(dropout=0.05).train(training)
+    network.C2.train(not training)
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    modes = [layer.training for layer in network.modules()]
+    torch.manual_seed(5)
+    random.seed(5)
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    summary(network)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert random.getstate() == python_state
+    assert [layer.training for layer in network.modules()] == modes
+    after = network.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in state.items())
+    assert all(tensor.device.type == "cpu" for tensor in after.values())
+    assert not any(layer._forward_hooks for layer in network.modules())
+
+
+def test_torchsummary_alone_would_not(capsys):
+    network = S9Net().train()
+    model.torchsummary.summary(network, (3, 32, 32), device="cpu")
+    assert int(network.C1[0].norm.num_batches_tracked) == 1
+    assert "174,352" in capsys.readouterr().out
+
+
+def test_the_summary_takes_a_network_that_is_elsewhere():
+    network = S9Net().to("meta")
+    with pytest.raises(NotImplementedError):
+        summary(network)  # There are no weights to copy: it says so rather than moving the network itself.
+    assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
+
+
+def test_the_summary_prints_nothing(capsys):
+    summary(S9Net())
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,130 @@
+"""The notebook as a student meets it: alone in an empty folder, with nothing but an address to clone from."""
+
+import base64
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+import records
+
+REPO = Path(__file__).parent.parent
+NOTEBOOK = REPO / "S9.ipynb"
+
+
+def outputs(notebook):
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def text_of(notebook):
+    found = outputs(notebook)
+    streams = [output.text for output in found if output.output_type == "stream"]
+    return "".join(streams + [output.data.get("text/plain", "") for output in found if "data" in output])
+
+
+def pictures(notebook):
+    return [output.data["image/png"] for output in outputs(notebook) if "image/png" in output.get("data", {})]
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """S9.ipynb run on the digits for one epoch, from an empty folder, against a clone of these sources."""
+    origin, empty = tmp_path_factory.mktemp("origin"), tmp_path_factory.mktemp("empty")
+    for path in [*REPO.glob("*.py"), REPO / "requirements.txt", NOTEBOOK]:
+        shutil.copy(path, origin)
+    shutil.copytree(REPO / "results", origin / "results")
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
+    for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "test"]):
+        subprocess.run([*git, *arguments], cwd=origin, check=True)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    environment = {"S9_REPO_URL": str(origin), "DATASET": "digits", "EPOCHS": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DATA_DIR", "RUN_DIR", "CIFAR10_DIR"):
+            patch.delenv(name, raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(empty)}}).execute()
+    return notebook, empty / "S9"
+
+
+def test_it_runs_alone_from_top_to_bottom(executed):
+    notebook, clone = executed
+    folder = clone / "runs" / "reference-digits-1"
+    assert {path.name for path in folder.iterdir()} == {
+        "settings.json",
+        "history.csv",
+        "log.txt",
+        "weights.safetensors",
+        "checkpoint.pt",
+        "Augmentation.png",
+        "metrics.png",
+        "results.png",
+        "QnA.md",
+    }
+    run = records.read(folder)
+    assert run.settings.dataset == "digits"
+    assert run.log.strip().splitlines()[-1] in text_of(notebook)
+
+
+def test_it_shows_its_pictures_and_saves_the_same(executed):
+    notebook, clone = executed
+    saved = [
+        clone / "runs" / "reference-digits-1" / name
+        for name in ("Augmentation.png", "metrics.png", "results.png")
+    ]
+    assert len(pictures(notebook)) == len(saved)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in saved)
+
+
+def test_it_says_loudly_that_digits_are_not_cifar10(executed):
+    notebook, _ = executed
+    assert "NOT CIFAR-10" in text_of(notebook)
+
+
+def test_it_runs_without_a_warning(executed):
+    notebook, _ = executed
+    assert "Warning" not in text_of(notebook)
+    assert not [output for output in outputs(notebook) if output.get("name") == "stderr"]
+
+
+def test_an_address_that_was_not_filled_in_says_what_to_do(tmp_path):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if cell.id == "setup"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("S9_REPO_URL", raising=False)
+        client = NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}, allow_errors=True)
+        client.execute()
+    (error,) = [output for output in outputs(notebook) if output.output_type == "error"]
+    assert error.ename == "SystemExit"
+    assert "put your fork's address into REPO_URL" in error.evalue
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_committed_notebook_shows_the_committed_run():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    run = records.read(REPO / "results" / "reference")
+    assert not [output for output in outputs(notebook) if output.output_type == "error"]
+    assert len(pictures(notebook)) == 3
+    shown = [line for line in text_of(notebook).splitlines() if line.startswith("Test set: ")]
+    logged = [line for line in run.log.splitlines() if line.startswith("Test set: ")]
+    assert shown[: len(logged)] == logged
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1)), "not run from top to bottom"
+
+
+def test_the_committed_notebook_is_small_and_its_pictures_are_the_readmes():
+    assert NOTEBOOK.stat().st_size < 3_000_000
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    for picture, name in zip(pictures(notebook), ("Augmentation", "metrics", "results"), strict=True):
+        assert base64.b64decode(picture) == (REPO / "Images" / f"{name}.png").read_bytes(), name
+
+
+def test_the_committed_notebook_names_no_folder_of_the_machine_it_ran_on():
+    content = json.loads(NOTEBOOK.read_text())
+    assert "papermill" not in content["metadata"]
+    for word in ("/home/", "/Users/", "/root/", "/tmp/"):
+        assert word not in NOTEBOOK.read_text(), word

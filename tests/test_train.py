@@ -1,0 +1,90 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import records
+import train
+
+REPO = Path(__file__).parent.parent
+
+
+def run(*arguments):
+    return train.main([str(argument) for argument in arguments])
+
+
+def refused(capsys, *arguments):
+    """The one line that a refused command prints."""
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err
+    assert line.startswith("train.py: error: ")
+    assert line.count("\n") == 1
+    return line
+
+
+def test_training_leaves_a_run_that_evaluates_to_its_own_log(tmp_path, capsys):
+    folder = tmp_path / "run"
+    run("--dataset", "digits", "--epochs", 1, "--workers", 0, "--out", folder)
+    last = records.read(folder).log.strip().splitlines()[-1]
+    capsys.readouterr()
+    run("--evaluate", folder)
+    assert capsys.readouterr().out.strip() == last
+    assert last.startswith("Test set: Average loss: ")
+
+
+def test_resume_goes_on_only_where_told(tmp_path, capsys):
+    assert "--resume needs --out" in refused(capsys, "--resume", "--dataset", "digits")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "resnet"], "unknown model 'resnet': choose one of reference"),
+        (["--dataset", "mnist"], "unknown dataset 'mnist': choose one of auto, cifar10, digits"),
+        (["--device", "tpu", "--dataset", "digits"], "unknown device 'tpu'"),
+        (["--precision", "int4", "--dataset", "digits"], "unknown precision 'int4'"),
+        (["--epochs", "0"], "--epochs 0 makes no sense"),
+        (["--epochs", "three"], "--epochs: invalid int value: 'three'"),
+        (["--batch-size", "-1"], "--batch-size -1 makes no sense"),
+        (["--batch-size", "60000"], "--batch-size 60000 makes no sense"),
+        (["--learning-rate", "0"], "--learning-rate 0.0 makes no sense"),
+        (["--learning-rate", "nan"], "--learning-rate nan makes no sense"),
+        (["--weight-decay", "-1"], "--weight-decay -1.0 makes no sense"),
+        (["--label-smoothing", "2"], "--label-smoothing 2.0 makes no sense"),
+        (["--workers", "-2", "--dataset", "digits"], "-2 workers make no sense"),
+        (["--seed", "-1"], "--seed -1 makes no sense"),
+        (["--data-dir", "nowhere"], "data folder nowhere does not exist"),
+        (["--evaluate", "nowhere"], "is not the record of a run"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys, arguments, message):
+    out = [] if "--evaluate" in arguments else ["--out", tmp_path / "run"]
+    assert message in refused(capsys, *arguments, *out)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    line = refused(capsys, "--dataset", "digits", "--out", tmp_path / "file" / "run")
+    assert "cannot write to" in line
+    assert "name another output folder" in line
+
+
+def test_the_script_itself_ends_with_2_and_no_traceback():
+    command = [sys.executable, "train.py", "--model", "nonesuch"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "train.py: error: unknown model 'nonesuch': choose one of reference\n"
+
+
+def test_the_committed_weights_give_the_committed_accuracy(cifar10_dir, capsys):
+    folder = REPO / "results" / "reference"
+    run("--evaluate", folder, "--data-dir", cifar10_dir)
+    printed = capsys.readouterr().out.strip()
+    committed = records.read(folder)
+    assert f"({committed.history[-1].test_accuracy:.2f}%)" in printed
+    assert f"({committed.history[-1].test_accuracy:.2f}%)" in committed.log.strip().splitlines()[-1]

@@ -1,0 +1,295 @@
+"""The augmentations, seen in the pixels that come out of them."""
+
+import math
+import warnings
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom, chi2
+
+import dataset
+from dataset import MEAN, STD, augmentations_alone, reseed, train_transform
+
+HOLE = (125, 123, 114)  # the mean colour of CIFAR-10's training set
+NAMES = ["HorizontalFlip", "ShiftScaleRotate", "CoarseDropout", "Normalize", "ToTensorV2"]
+
+
+def make_image() -> np.ndarray:
+    """An image that shows what was done to it: red grows to the right, green downwards; blue is 0 or 254.
+
+    In space: what blue is in between tells an image that was resampled, red the direction that is right.
+    """
+    y, x = np.mgrid[:32, :32]
+    return np.stack([8 * x, 8 * y, 254 * ((x + y) % 2)], -1).astype(np.uint8)
+
+
+def noise(seed: int = 0) -> np.ndarray:
+    """Only even values, of which the hole's colour has two that are odd."""
+    return np.random.default_rng(seed).integers(0, 128, (32, 32, 3), np.uint8) * 2
+
+
+def augment(transform: A.Compose, image: np.ndarray) -> np.ndarray:
+    return transform(image=image)["image"]
+
+
+def augmentations() -> A.Compose:
+    """The three of train_transform, without the steps that make a tensor of the image."""
+    return A.Compose(train_transform().transforms[:3])
+
+
+def always(name: str, seed: int = 0) -> A.Compose:
+    """One of the steps of train_transform, on every image."""
+    step = train_transform().transforms[NAMES.index(name)]
+    step.p = 1.0
+    transform = A.Compose([step])
+    reseed(transform, seed)
+    return transform
+
+
+def what_was_done(image: np.ndarray) -> tuple[bool, bool, bool]:
+    """Whether what was make_image() is flipped, was shifted (scaled, rotated), and has a hole."""
+    hole = (image == HOLE).all(-1)
+    rest = image[~hole].astype(float)
+    columns = np.nonzero(~hole)[1]
+    flipped = np.corrcoef(rest[:, 0], columns)[0, 1] < 0
+    shifted = ~np.isin(rest[:, 2], (0, 254)).all()
+    return bool(flipped), bool(shifted), bool(hole.sum() >= 256)
+
+
+def dependence(done: list[tuple[bool, bool, bool]]) -> float:
+    """How improbable so uneven a count of the eight combinations is for three independent fair coins.
+
+    That is the p-value of a chi-square test with seven degrees of freedom.
+    """
+    counts = np.bincount(np.array(done) @ (4, 2, 1), minlength=8)
+    expected = len(done) / 8
+    return chi2.sf(((counts - expected) ** 2 / expected).sum(), df=7)
+
+
+def test_the_steps_are_the_assignments():
+    assert [type(step).__name__ for step in train_transform().transforms] == NAMES
+    assert [type(step).__name__ for step in dataset.test_transform().transforms] == NAMES[3:]
+    assert [step.p for step in train_transform().transforms[:3]] == [0.5] * 3
+
+
+def test_building_them_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train_transform()
+        train_transform((0.3,) * 3, (0.35,) * 3)
+        dataset.test_transform()
+        augmentations_alone()
+
+
+def test_only_that_one_warning_is_silenced(monkeypatch):
+    def warning(**_):
+        warnings.warn("fill_value is not a valid argument", UserWarning, stacklevel=2)
+
+    monkeypatch.setattr(A, "ShiftScaleRotate", warning)
+    with pytest.warns(UserWarning, match="fill_value"):
+        dataset._shift_scale_rotate()
+
+
+def test_flip_is_the_exact_mirror_image():
+    image = noise()
+    np.testing.assert_array_equal(augment(always("HorizontalFlip"), image), image[:, ::-1])
+
+
+def test_hole_is_one_square_of_16_inside_the_image_anywhere_in_it():
+    transform, image = always("CoarseDropout"), noise()
+    corners = set()
+    for _ in range(4_000):
+        augmented = augment(transform, image)
+        rows, columns = np.nonzero((augmented != image).any(-1))
+        top, left = rows.min(), columns.min()
+        filled = image.copy()
+        filled[top : top + 16, left : left + 16] = HOLE
+        np.testing.assert_array_equal(augmented, filled)
+        corners.add((int(top), int(left)))
+    # 289 places; that 4,000 holes miss one of them has odds of 1 to 3,600.
+    assert corners == {(top, left) for top in range(17) for left in range(17)}
+
+
+@pytest.mark.parametrize("mean", [MEAN, (0.3123, 0.3123, 0.3123), (0.0, 0.5, 1.0)])
+def test_hole_is_filled_with_the_mean(mean):
+    std = (0.25, 0.2, 0.15)
+    transform = train_transform(mean, std)
+    transform.transforms[2].p = 1.0
+    # A hole in black and one in white: what both have alike is the hole.
+    tensors = []
+    for value in (0, 255):
+        reseed(transform, 1)
+        tensors.append(augment(transform, np.full((32, 32, 3), value, np.uint8)))
+    hole = (tensors[0] == tensors[1]).all(0)
+    assert hole.sum() == 256
+    for channel in range(3):
+        filled = tensors[0][channel][hole]
+        assert (filled == filled[0]).all()
+        assert abs(filled[0]) <= 1 / 255 / std[channel] / 2 + 1e-6  # half of one of 255 steps
+
+
+def test_hole_in_cifar10_has_the_mean_colour_to_the_nearest_byte():
+    assert tuple(round(255 * channel) for channel in MEAN) == HOLE
+    augmented = augment(always("CoarseDropout"), np.zeros((32, 32, 3), np.uint8))
+    assert {tuple(pixel) for pixel in augmented.reshape(-1, 3).tolist()} == {(0, 0, 0), HOLE}
+
+
+def test_shift_scale_rotate_stays_within_its_limits():
+    step = always("ShiftScaleRotate").transforms[0]
+    image = make_image()
+    centre = np.array([15.5, 15.5, 1])
+    drawn = [step.get_params_dependent_on_data({"shape": image.shape}, {}) for _ in range(2_000)]
+    angles = np.array([one["rotate"] for one in drawn])
+    scales = np.array([[one["scale"]["x"], one["scale"]["y"]] for one in drawn])
+    shifts = np.array([one["matrix"] @ centre - centre for one in drawn])[:, :2]
+    assert -15 <= angles.min() < -14.8 and 14.8 < angles.max() <= 15
+    assert 0.9 <= scales.min() < 0.902 and 1.098 < scales.max() <= 1.1
+    assert set(shifts.round(6).ravel() + 0.0) == {-1, 0, 1}  # whole pixels: see _shift_scale_rotate
+
+
+def test_shift_scale_rotate_moves_pixels_as_far_as_it_should():
+    """A dot at the centre goes nowhere but by the shift; one near the edge goes by all three together."""
+    transform = always("ShiftScaleRotate")
+    furthest = {16: 0.0, 28: 0.0}
+    for start in furthest:
+        for _ in range(500):
+            image = np.zeros((32, 32, 3), np.uint8)
+            image[start - 1 : start + 1, start - 1 : start + 1] = 255
+            light = augment(transform, image)[..., 0].astype(float)
+            centre = [(light.sum(axis) * np.arange(32)).sum() / light.sum() for axis in (1, 0)]
+            furthest[start] = max(furthest[start], math.dist(centre, (start - 0.5, start - 0.5)))
+    assert furthest[16] == pytest.approx(2**0.5, abs=0.1)
+    # From 12 pixels off the centre each way: 15 degrees are 4.4 pixels, a tenth of scale 1.7, a shift 1.4.
+    assert 4 < furthest[28] < 7.5
+
+
+def test_shift_scale_rotate_has_no_black_border():
+    transform = always("ShiftScaleRotate")
+    bright = np.full((32, 32, 3), 200, np.uint8)
+    for _ in range(500):
+        np.testing.assert_array_equal(augment(transform, bright), bright)
+
+
+def test_each_augmentation_hits_half_of_the_images_whatever_the_others_do():
+    transform, image = augmentations(), make_image()
+    reseed(transform, 0)
+    done = [what_was_done(augment(transform, image)) for _ in range(4_000)]
+    low, high = binom.interval(0.9999, 4_000, 0.5)
+    for hits in np.sum(done, axis=0):
+        assert low <= hits <= high
+    assert dependence(done) > 0.001
+
+
+def first_images(seeding, count: int) -> list[tuple[bool, bool, bool]]:
+    """What was done to the first image after each of `count` seeds."""
+    transform, image = augmentations(), make_image()
+    done = []
+    for seed in range(count):
+        seeding(transform, seed)
+        done.append(what_was_done(augment(transform, image)))
+    return done
+
+
+def test_augmentations_are_independent_right_after_reseed():
+    assert dependence(first_images(reseed, 2_000)) > 0.001
+
+
+def test_albumentations_own_seeding_ties_them_together():
+    """Why there is reseed; if this fails one day, it can go."""
+    done = first_images(lambda transform, seed: transform.set_random_seed(seed), 200)
+    assert set(done) == {(False, False, False), (True, True, True)}
+
+
+def test_augmentations_are_independent_under_the_loaders_seeds():
+    images = np.stack([make_image()] * 2_000)
+    data = dataset.Images(images, np.zeros(2_000, np.int64), train_transform())
+    std, mean = torch.tensor(STD), torch.tensor(MEAN)
+    done = []
+    for batch in dataset.Batches(2_000, 8, seed=0, shuffle=True):
+        tensors, _ = data.__getitems__(batch)
+        pixels = ((tensors.permute(0, 2, 3, 1) * std + mean) * 255).round().to(torch.uint8)
+        done += [what_was_done(image) for image in pixels.numpy()]
+    assert dependence(done) > 0.001
+
+
+def test_reseed_repeats_and_differs():
+    transform, image = train_transform(), noise()
+    runs = {}
+    for name, seed in (("first", 5), ("again", 5), ("other", 6), ("large", 2**64 - 1)):
+        reseed(transform, seed)
+        runs[name] = torch.stack([augment(transform, image) for _ in range(20)])
+    assert torch.equal(runs["first"], runs["again"])
+    assert not torch.equal(runs["first"], runs["other"])
+    assert not torch.equal(runs["first"], runs["large"])
+
+
+def test_test_transform_is_exact_and_always_the_same():
+    image = noise()
+    transform = dataset.test_transform()
+    tensor = augment(transform, image)
+    assert tensor.dtype == torch.float32 and tensor.shape == (3, 32, 32)
+    expected = ((image / 255 - MEAN) / STD).transpose(2, 0, 1)
+    np.testing.assert_allclose(tensor.numpy(), expected, rtol=0, atol=1e-6)
+    assert torch.equal(tensor, augment(transform, image))
+
+
+def test_train_transform_normalises_by_what_it_is_given():
+    transform = train_transform((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    for step in transform.transforms[:3]:
+        step.p = 0.0
+    image = noise()
+    expected = ((image / 255 - (0.1, 0.2, 0.3)) / (0.4, 0.5, 0.6)).transpose(2, 0, 1)
+    tensor = augment(transform, image)
+    assert tensor.dtype == torch.float32
+    np.testing.assert_allclose(tensor.numpy(), expected, rtol=0, atol=1e-6)
+
+
+def test_real_training_set_has_mean_0_and_deviation_1(cifar10):
+    images = dataset.Images(cifar10.train_images, cifar10.train_labels, dataset.test_transform())
+    count = len(images)
+    sums, squares = torch.zeros(3).double(), torch.zeros(3).double()
+    for index in range(count):
+        tensor = images[index][0].double()
+        sums += tensor.sum((1, 2))
+        squares += tensor.square().sum((1, 2))
+    mean = sums / (count * 32 * 32)
+    std = (squares / (count * 32 * 32) - mean**2).sqrt()
+    assert mean.abs().max() < 0.001 and (std - 1).abs().max() < 0.001
+
+
+def test_augmentations_alone():
+    image = noise()
+    before = image.copy()
+    examples = augmentations_alone()
+    assert list(examples) == ["Original", *NAMES[:3], "All, as in training"]
+    for _ in range(20):
+        results = {name: transform(image) for name, transform in examples.items()}
+        for result in results.values():
+            assert result.shape == (32, 32, 3) and result.dtype == np.uint8
+        np.testing.assert_array_equal(results["Original"], before)
+        np.testing.assert_array_equal(results["HorizontalFlip"], before[:, ::-1])
+        assert (results["ShiftScaleRotate"] != before).any()
+        assert (results["CoarseDropout"] == HOLE).all(-1).sum() == 256
+    np.testing.assert_array_equal(image, before)
+
+
+def test_augmentations_alone_all_together_are_as_in_training():
+    together = augmentations_alone(seed=3)["All, as in training"]
+    done = [what_was_done(together(make_image())) for _ in range(1_000)]
+    assert dependence(done) > 0.001
+
+
+def test_augmentations_alone_repeat_by_seed():
+    def results(seed):
+        examples = augmentations_alone(seed=seed)
+        return {name: [run(noise()).tobytes() for _ in range(5)] for name, run in examples.items()}
+
+    assert results(0) == results(0)
+    assert results(0)["CoarseDropout"] != results(1)["CoarseDropout"]
+
+
+def test_augmentations_alone_fill_holes_with_the_given_mean():
+    hole = augmentations_alone((0.2, 0.4, 0.6))["CoarseDropout"](np.zeros((32, 32, 3), np.uint8))
+    assert hole.max((0, 1)).tolist() == [51, 102, 153]

@@ -1,0 +1,278 @@
+import copy
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import records
+import utils
+from dataset import Data, loaders
+from errors import UserError
+from model import build
+from records import Settings
+
+TRAIN_LINE = re.compile(
+    r"Train: Loss=\d+\.\d{4} Batch_id=2 Accuracy=\d+\.\d{2}: 100%\|█{10}\| "
+    r"3/3 \[\d\d:\d\d<00:00, +[\d.]+(it/s|s/it)\]"
+)
+TEST_LINE = re.compile(r"Test set: Average loss: \d+\.\d{4}, Accuracy: (\d+)/30 \((\d+\.\d{2})%\)")
+SETTINGS = Settings(dataset="digits", epochs=3, batch_size=32, learning_rate=0.05)
+
+
+class SmallNet(nn.Module):
+    """Four layers, one of them random in training, so that a test can tell whether the dice are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 3, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.dropout = nn.Dropout(0.1)
+        self.classifier = nn.Linear(8, 10)
+
+    def forward(self, images):
+        features = self.dropout(F.relu(self.norm(self.convolution(images))))
+        return self.classifier(features.mean((2, 3)))
+
+
+@pytest.fixture
+def data():
+    """80 images to learn from (three batches of 32, the last half full), 30 to test on."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (110, 32, 32, 3), dtype=np.uint8)
+    labels = random.integers(0, 10, 110)
+    return Data("digits", tuple("0123456789"), images[:80], labels[:80], images[80:], labels[80:])
+
+
+def new_network():
+    torch.manual_seed(1)
+    return SmallNet()
+
+
+def fit(data, folder, network=None, settings=SETTINGS, **options):
+    network = network or new_network()
+    history = utils.fit(network, data, settings, folder, device="cpu", workers=0, **options)
+    return network, history
+
+
+def same_weights(first, second):
+    pairs = zip(first.state_dict().items(), second.state_dict().items(), strict=True)
+    return all(name == other and torch.equal(a, b) for (name, a), (other, b) in pairs)
+
+
+def without_seconds(history):
+    return [row[:-1] for row in history]
+
+
+def test_the_log_is_printed_and_kept_in_the_three_line_form(data, tmp_path, capsys):
+    _, history = fit(data, tmp_path / "run")
+    log = records.read(tmp_path / "run").log
+    epochs = log.split("\n\n")
+    assert epochs.pop() == ""
+    assert len(epochs) == len(history) == 3
+    for number, (block, row) in enumerate(zip(epochs, history, strict=True), 1):
+        epoch_line, train_line, test_line = block.split("\n")
+        assert epoch_line == f"Epoch {number}"
+        assert TRAIN_LINE.fullmatch(train_line), train_line
+        assert f"Accuracy={row.train_accuracy:.2f}:" in train_line
+        correct, percent = TEST_LINE.fullmatch(test_line).groups()
+        assert percent == f"{row.test_accuracy:.2f}" == f"{100 * int(correct) / 30:.2f}"
+    printed = capsys.readouterr().out
+    for line in log.splitlines():
+        assert line in printed
+
+
+def test_train_figures_are_means_over_images_without_label_smoothing(data):
+    network = new_network()
+    network.dropout.p = 0.0
+    train_loader, _ = loaders(data, 32, seed=0, workers=0)
+    train_loader.batch_sampler.set_epoch(1)
+    accelerator = utils.make_accelerator("cpu", "float32")
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    twin = copy.deepcopy(network).train()
+    scores = utils.train(network, train_loader, optimizer, scheduler, accelerator, label_smoothing=0.3)
+    losses, hits = [], []
+    with torch.no_grad():
+        for images, labels in train_loader:
+            logits = twin(images)
+            losses += F.cross_entropy(logits, labels, reduction="none").tolist()
+            hits += (logits.argmax(1) == labels).tolist()
+    assert len(losses) == 80
+    assert scores.loss == pytest.approx(np.mean(losses), rel=1e-4)
+    assert scores.accuracy == pytest.approx(100 * np.mean(hits))
+
+
+def test_label_smoothing_changes_what_is_learnt(data, tmp_path):
+    plain, _ = fit(
+        data, tmp_path / "plain", settings=Settings(dataset="digits", epochs=1, label_smoothing=0.0)
+    )
+    smooth, _ = fit(
+        data, tmp_path / "smooth", settings=Settings(dataset="digits", epochs=1, label_smoothing=0.2)
+    )
+    assert not same_weights(plain, smooth)
+
+
+def test_test_counts_every_image_once_and_changes_nothing(data):
+    network = new_network().train()
+    before = copy.deepcopy(network)
+    _, test_loader = loaders(data, 32, workers=0)
+    scores = utils.test(network, test_loader)
+    assert same_weights(network, before)
+    with torch.no_grad():
+        logits = torch.cat([before.eval()(images) for images, _ in test_loader])
+    labels = torch.from_numpy(data.test_labels)
+    assert scores.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert scores.accuracy == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())
+
+
+def test_probabilities_are_the_test_sets_in_its_order(data):
+    network = new_network()
+    given = utils.probabilities(network, data)
+    assert given.shape == (30, 10)
+    assert given.dtype == np.float32
+    assert np.allclose(given.sum(1), 1, atol=1e-5)
+    _, test_loader = loaders(data, workers=0)
+    expected = utils.test(network, test_loader).accuracy
+    assert 100 * (given.argmax(1) == data.test_labels).mean() == pytest.approx(expected)
+
+
+def test_the_saved_weights_give_the_last_rows_accuracy_in_float32(data, tmp_path):
+    network, history = fit(data, tmp_path / "run")
+    fresh = SmallNet()
+    records.load_weights(tmp_path / "run", fresh)
+    _, test_loader = loaders(data, workers=0)
+    scores = utils.test(fresh, test_loader)
+    assert scores[:2] == pytest.approx((history[-1].test_loss, history[-1].test_accuracy), rel=1e-6)
+    images = torch.randn(2, 3, 32, 32)
+    # Mixed precision must not stay behind in the network that the caller goes on with.
+    assert torch.allclose(network.eval()(images), fresh.eval()(images), atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_run_whatever_happens_in_between(data, tmp_path):
+    first, history = fit(data, tmp_path / "first")
+    network = new_network()
+    torch.rand(1000)
+    np.random.default_rng().random()
+    second, again = fit(data, tmp_path / "second", network)
+    assert same_weights(first, second)
+    assert without_seconds(history) == without_seconds(again)
+    other, _ = fit(data, tmp_path / "other", settings=Settings(**{**vars(SETTINGS), "seed": 1}))
+    assert not same_weights(first, other)
+
+
+@pytest.mark.parametrize("stopped_in", [1, 2, 3])
+def test_a_stopped_run_resumes_to_the_bit(data, tmp_path, monkeypatch, stopped_in):
+    whole, history = fit(data, tmp_path / "whole")
+    calls = []
+
+    def stop(*arguments, **options):
+        calls.append(None)
+        if len(calls) == stopped_in:
+            raise KeyboardInterrupt
+        return utils_test(*arguments, **options)
+
+    utils_test = utils.test
+    monkeypatch.setattr(utils, "test", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, tmp_path / "run")
+    monkeypatch.setattr(utils, "test", utils_test)
+    assert (tmp_path / "run" / records.CHECKPOINT).exists() == (stopped_in > 1)
+    resumed, resumed_history = fit(data, tmp_path / "run", resume=True)
+    assert same_weights(whole, resumed)
+    assert without_seconds(history) == without_seconds(resumed_history)
+    assert records.read(tmp_path / "run").log.count("Test set") == 3
+
+
+def test_a_finished_run_resumes_to_itself(data, tmp_path):
+    first, history = fit(data, tmp_path / "run")
+    again, same_history = fit(data, tmp_path / "run", resume=True)
+    assert same_weights(first, again)
+    assert history == same_history
+
+
+def test_a_run_is_not_overwritten(data, tmp_path):
+    fit(data, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(UserError, match="already holds a run"):
+        fit(data, tmp_path / "run")
+    with pytest.raises(UserError, match="other settings"):
+        fit(data, tmp_path / "run", settings=Settings(**{**vars(SETTINGS), "epochs": 5}), resume=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty"])
+def test_a_damaged_checkpoint_is_named(data, tmp_path, damage):
+    fit(data, tmp_path / "run")
+    path = tmp_path / "run" / records.CHECKPOINT
+    path.write_bytes({"cut": path.read_bytes()[:-500], "text": b"<html></html>", "empty": b""}[damage])
+    with pytest.raises(UserError, match=r"checkpoint\.pt cannot be resumed from"):
+        fit(data, tmp_path / "run", resume=True)
+
+
+def test_results_of_one_data_set_cannot_be_filed_under_another(data, tmp_path):
+    with pytest.raises(UserError, match="settings are for cifar10, the data is digits"):
+        fit(data, tmp_path / "run", settings=Settings(epochs=1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_validation_run_never_sees_the_test_set(data, tmp_path):
+    settings = Settings(**{**vars(SETTINGS), "validation": True, "epochs": 1})
+    _, history = fit(data, tmp_path / "run", settings=settings)
+    spoilt = data._replace(test_images=255 - data.test_images, test_labels=9 - data.test_labels)
+    _, same = fit(spoilt, tmp_path / "spoilt", settings=settings)
+    assert without_seconds(history) == without_seconds(same)
+    assert "Validation set: Average loss: " in records.read(tmp_path / "run").log
+
+
+def test_weight_decay_spares_norms_and_biases():
+    network = build("reference")
+    optimizer, _ = utils.make_optimizer(network, Settings(weight_decay=0.01), steps=100)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    spared = {id(p) for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        assert id(parameter) in (spared if "norm" in name else decayed), name
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
+def test_the_schedule_peaks_at_a_fifth_and_ends_at_nothing(steps):
+    optimizer, scheduler = utils.make_optimizer(build("reference"), Settings(learning_rate=0.4), steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    if steps == 1000:
+        assert max(rates) == pytest.approx(0.4, rel=1e-3)
+        assert rates.index(max(rates)) == pytest.approx(200, abs=2)
+        assert rates[-1] < 1e-3
+        assert np.ptp(np.diff(rates[:200])) < 1e-9  # straight up
+        assert np.ptp(np.diff(rates[201:])) < 1e-9  # straight down
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "message"),
+    [
+        ("tpu", "auto", "unknown device 'tpu': choose one of auto, cpu, cuda, mps"),
+        ("cpu", "int8", "unknown precision 'int8': choose one of auto, float32"),
+        ("cpu", "float16", "cpu has no fast float16 here"),
+    ],
+)
+def test_hardware_that_is_not_there_is_named(device, precision, message):
+    with pytest.raises(UserError, match=message):
+        utils.make_accelerator(device, precision)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_missing_gpu_is_named():
+    with pytest.raises(UserError, match="this machine has no cuda device: use --device auto"):
+        utils.make_accelerator("cuda")
+
+
+def test_one_accelerator_does_not_bind_the_next():
+    assert utils.make_accelerator("cpu", "float32").mixed_precision == "no"
+    fastest = utils.make_accelerator("cpu").mixed_precision
+    assert fastest in ("bf16", "no")
+    assert utils.make_accelerator("cpu", "float32").mixed_precision == "no"
