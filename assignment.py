@@ -183,9 +183,9 @@ def fill(text: str, parts: dict[str, str]) -> str:
     Raises UserError if a pair of markers is missing or is there twice.
     """
     for name, part in parts.items():
-        pattern = rf"(<!-- {name}: made by `python assignment.py readme` -->\n).*?(\n<!-- end of {name} -->)"
+        pattern = rf"(<!-- {name}: made by `python assignment.py readme` -->\n).*?(<!-- end of {name} -->)"
         text, count = re.subn(
-            pattern, lambda match, part=part: match[1] + part + match[2], text, flags=re.DOTALL
+            pattern, lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text, flags=re.DOTALL
         )
         if count != 1:
             raise UserError(

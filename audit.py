@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import albumentations as A
 import numpy as np
 from torch import fx, nn
 
@@ -17,6 +16,7 @@ import dataset
 import model
 import records
 import utils
+from dataset import A  # Albumentations, told not to look for updates
 from errors import UserError
 from graphs import function_name, trace
 from receptive_field import POINTWISE_FAMILIES, POINTWISE_FUNCTIONS, Row, receptive_field

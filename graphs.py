@@ -7,9 +7,6 @@ from torch import fx, nn
 
 from errors import UserError
 
-IN_PLACE = frozenset("add_ div_ iadd imul isub itruediv mul_ sub_".split())
-"""Functions and methods that change the tensor they are called on."""
-
 
 def trace(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> fx.GraphModule:
     """The graph of a copy of the network, without what its output does not depend on.
@@ -38,7 +35,7 @@ def trace(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) ->
             (node.args, node.kwargs), lambda source: source.meta.get("value", source)
         )
     graph.graph.eliminate_dead_code(
-        lambda node: node.op in ("placeholder", "output") or function_name(node) in IN_PLACE
+        lambda node: node.op in ("placeholder", "output") or changes_its_input(node)
     )
     return graph
 
@@ -64,3 +61,9 @@ def function_name(node: fx.Node) -> str:
     if node.op not in ("call_function", "call_method"):
         return ""
     return node.target if isinstance(node.target, str) else node.target.__name__
+
+
+def changes_its_input(node: fx.Node) -> bool:
+    """Whether a node calls one of torch's in-place operations: their names end in _; += is `iadd`."""
+    name = function_name(node)
+    return name.endswith("_") or name in ("iadd", "isub", "imul", "itruediv")

@@ -21,7 +21,7 @@ import torch
 from torch import fx, nn
 
 from errors import UserError
-from graphs import IN_PLACE, function_name, trace
+from graphs import changes_its_input, function_name, trace
 
 Size = int | tuple[int, int]
 
@@ -323,7 +323,7 @@ class _Walk:
         )
         after = maps[0]._replace(views=views)
         if len(set(maps)) > 1:
-            if function_name(node) in IN_PLACE and list(self._source(node).users)[-1] is not node:
+            if changes_its_input(node) and list(self._source(node).users)[-1] is not node:
                 raise self._unknown(node, "a change of a tensor that is used again")
             widest = max(maps, key=lambda m: max(view.size for view in m.views))
             self._row(node, widest, _size(self._sides(node, after.axes)), 1, after)

@@ -81,9 +81,9 @@ def test_the_script_itself_ends_with_2_and_no_traceback():
     assert done.stderr == "train.py: error: unknown model 'nonesuch': choose one of reference\n"
 
 
-def test_the_committed_weights_give_the_committed_accuracy(cifar10_dir, capsys):
+def test_the_committed_weights_give_the_committed_accuracy(cifar10_folder, capsys):
     folder = REPO / "results" / "reference"
-    run("--evaluate", folder, "--data-dir", cifar10_dir)
+    run("--evaluate", folder, "--data-dir", cifar10_folder)
     printed = capsys.readouterr().out.strip()
     committed = records.read(folder)
     assert f"({committed.history[-1].test_accuracy:.2f}%)" in printed

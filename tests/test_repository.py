@@ -1,0 +1,67 @@
+"""The shape of the repository: what the README promises of its modules, links and requirements."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parent.parent
+MODULES = sorted(REPO.glob("*.py"))
+NAMES = {path.stem for path in MODULES}
+
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
+"""Where the name to import is not the name to install."""
+
+FOUNDATIONS = {"model", "receptive_field", "graphs", "dataset", "download", "errors", "install"}
+TRAINING = {"utils", "records"}
+"""The two lower layers; everything else composes them."""
+
+
+def imported(path):
+    """Top-level names that a module imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_can_be_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_dependencies_point_one_way(path):
+    allowed = NAMES
+    if path.stem in FOUNDATIONS:
+        allowed = FOUNDATIONS
+    elif path.stem in TRAINING:
+        allowed = FOUNDATIONS | TRAINING
+    assert imported(path) & NAMES <= allowed
+
+
+def test_every_package_that_is_imported_is_required():
+    lines = (REPO / "requirements.txt").read_text().splitlines()
+    required = {re.match(r"[\w-]+", line)[0] for line in lines if line and not line.startswith("#")}
+    for path in MODULES:
+        packages = imported(path) - NAMES - sys.stdlib_module_names
+        assert {DISTRIBUTIONS.get(name, name) for name in packages} <= required, path.name
+
+
+def test_the_readmes_links_and_pictures_are_there():
+    targets = re.findall(r"\]\(([^)#]+)\)", (REPO / "README.md").read_text())
+    local = [target for target in targets if not target.startswith("https://")]
+    assert {"model.py", "S9.ipynb", "Images/metrics.png"} <= set(local)
+    for target in local:
+        assert (REPO / target).exists(), target
+
+
+def test_the_readme_names_every_module():
+    text = (REPO / "README.md").read_text()
+    for path in MODULES:
+        assert f"(`{path.name}`)" in text or f"[`{path.name}`]({path.name})" in text, path.name
