@@ -56,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "qna":
             print(qna(run))
             return 0
+        if run.settings.dataset != "cifar10" or run.settings.validation:
+            raise UserError(f"{run.folder} is no run on CIFAR-10's test set: the README shows nothing else")
         if options.command == "figures":
             draw_figures(run, dataset.load(run.settings.dataset, options.data_dir), IMAGES)
             return 0
@@ -212,8 +214,6 @@ def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
 
 def refresh_readme(run: Run, check: bool) -> int:
     """Rewrites README.md, or with `check` says whether that would change it (1) or not (0)."""
-    if run.settings.dataset != "cifar10" or run.settings.validation:
-        raise UserError(f"{run.folder} is no run on CIFAR-10's test set: the README shows nothing else")
     old = README.read_text()
     new = fill(old, readme_parts(run))
     if check:

@@ -137,10 +137,11 @@ def test_a_changed_readme_is_noticed_and_mended(run, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(
     "settings", [Settings(epochs=2, dataset="digits"), Settings(epochs=2, validation=True)]
 )
-def test_the_readme_shows_no_other_data(run, settings, capsys):
+@pytest.mark.parametrize("command", ["readme", "figures"])
+def test_the_readme_shows_no_other_data(run, settings, command, capsys):
     records.write(run._replace(settings=settings), build("reference"))
     with pytest.raises(SystemExit) as ended:
-        assignment.main(["readme", "--run", str(run.folder)])
+        assignment.main([command, "--run", str(run.folder)])
     assert ended.value.code == 2
     assert "is no run on CIFAR-10's test set" in capsys.readouterr().err
 
