@@ -12,10 +12,11 @@ import inspect
 import re
 import subprocess
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import audit
+import bench
 import dataset
 import plots
 import records
@@ -23,11 +24,14 @@ import utils
 from errors import CommandParser, UserError
 from model import build, count_parameters, receptive_field, summary
 from records import Run
+from settings import PRESETS
 
 REPO = Path(__file__).parent
 RUN = REPO / "results" / "reference"
+FAST = REPO / "results" / "fast"
 README = REPO / "README.md"
 IMAGES = REPO / "Images"
+BENCH = REPO / "results" / "bench.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 def print_audit(run: Run) -> int:
     """Audits the run's network, the live transforms and the run's records; 0 if all is met, else 1."""
     network = build(run.settings.model)
-    checks = audit.audit(network, dataset.train_transform(), run)
+    checks = audit.audit(network, dataset.train_transform(probability=run.settings.augmentation), run)
     print(audit.format_checks(checks))
     return 0 if all(check.met for check in checks) else 1
 
@@ -149,7 +153,7 @@ def results_table(run: Run) -> str:
         ("Receptive field", f"{receptive_field(network)[-1].r_out} pixels"),
         ("Epochs", f"{settings.epochs} (85% first reached in epoch {first_above})"),
         ("Seed", str(settings.seed)),
-        ("Device", f"{facts['device']}, {facts['precision']} training, float32 testing"),
+        ("Device", f"{facts['device']}, {facts['precision']} training, last test in float32"),
         ("Time", f"{seconds / 60:.0f} minutes, tests included"),
         ("Versions", f"Python {facts['python']}, {versions}"),
         ("Code", f"commit `{facts['commit']}`"),
@@ -161,11 +165,14 @@ def results_table(run: Run) -> str:
 def command_line(run: Run) -> str:
     """The command that repeats a run."""
     settings = asdict(run.settings)
-    always = ("model", "dataset", "epochs", "seed")
-    defaults = {field.name: field.default for field in fields(run.settings)}
-    chosen = [name for name, value in settings.items() if value != defaults[name] and name not in always]
-    options = [f"--{name.replace('_', '-')} {settings[name]}" for name in (*always, *chosen)]
-    return " ".join(["python train.py", *options]).replace("--validation True", "--validation")
+    name = next((name for name, preset in PRESETS.items() if preset.model == settings["model"]), "reference")
+    preset = asdict(PRESETS[name])
+    always = ("dataset", "epochs", "seed")
+    changed = [key for key, value in settings.items() if value != preset[key] and key not in always]
+    options = [f"--{key.replace('_', '-')} {settings[key]}" for key in (*always, *changed)]
+    return " ".join([f"python train.py --preset {name}", *options]).replace(
+        "--validation True", "--validation"
+    )
 
 
 def readme_parts(run: Run) -> dict[str, str]:
@@ -176,6 +183,8 @@ def readme_parts(run: Run) -> dict[str, str]:
         "summary": _fenced(summary(network)),
         "receptive-field": receptive_field_table(receptive_field(network)),
         "log": _fenced(run.log),
+        "fast": results_table(records.read(FAST)),
+        "benchmark": bench.format_report(bench.read_report(BENCH)),
     }
 
 
@@ -197,16 +206,18 @@ def fill(text: str, parts: dict[str, str]) -> str:
 
 
 def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
-    """Writes Augmentation.png, metrics.png and results.png into `folder`, as the notebook draws them."""
+    """Writes the notebook's three pictures into `folder`, and scaling.png from the last benchmark."""
     network = build(run.settings.model)
     records.load_weights(run.folder, network)
     examples = dataset.augmentations_alone(data.mean, run.settings.seed)
+    report = bench.read_report(BENCH)
     figures = {
         "Augmentation": plots.plot_augmentations(data.train_images[:10], examples, data.name),
         "metrics": plots.plot_metrics(run.history, data.name, run.settings.model),
         "results": plots.plot_misclassified(
             data.test_images, data.test_labels, utils.probabilities(network, data), data.classes, data.name
         ),
+        "scaling": plots.plot_scaling(report["scaling"], report["device"]),
     }
     for name, figure in figures.items():
         print(plots.save(figure, folder / f"{name}.png"))

@@ -1,14 +1,13 @@
-"""The data: CIFAR-10 (or the bundled digits) as arrays, the augmentations, the loaders.
+"""The data: CIFAR-10 (or the bundled digits) as arrays, and the augmentations.
 
-Arrays are uint8 images (n, 32, 32, 3) and int64 labels (n,); loaders give float32 images (batch, 3, 32, 32),
-normalised to zero mean and unit deviation over the training set, and int64 labels (batch,).
+Arrays are uint8 images (n, 32, 32, 3) and int64 labels (n,). loaders.py makes batches of them.
 """
 
 import hashlib
 import operator
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +18,9 @@ import albumentations as A
 import cv2
 import numpy as np
 import pyarrow.parquet
-import torch
 from albumentations.pytorch import ToTensorV2
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import CIFAR10
 
 import download
@@ -61,6 +58,14 @@ class Data(NamedTuple):
         for array in self[2:6]:
             digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()[:16]
+
+    def facts(self) -> dict:
+        """What a record says of the data."""
+        return {
+            "fingerprint": self.fingerprint(),
+            "train": len(self.train_images),
+            "test": len(self.test_images),
+        }
 
     def validation(self) -> "Data":
         """The training set alone: its last 5,000 images stand in for the test set, which stays unseen."""
@@ -192,9 +197,12 @@ def _digits() -> Data:
     return Data("digits", classes, *arrays, tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def train_transform(mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> A.Compose:
+def train_transform(
+    mean: Sequence[float] = MEAN, std: Sequence[float] = STD, probability: float = 0.5
+) -> A.Compose:
     """The assignment's three augmentations, then Normalize and ToTensorV2; takes a uint8 image (32, 32, 3).
 
+    probability: of ShiftScaleRotate and of CoarseDropout, each, in 0..1.
     mean, std: the training set's, per channel, in 0..1. The hole is filled with the mean in the image's own
     range, 0..255, rounded: Albumentations would cut the fraction off, and would take 0.49 for black.
     """
@@ -203,26 +211,30 @@ def train_transform(mean: Sequence[float] = MEAN, std: Sequence[float] = STD) ->
     return A.Compose(
         [
             A.HorizontalFlip(p=0.5),
-            _shift_scale_rotate(),
+            _shift_scale_rotate(probability),
             A.CoarseDropout(
                 num_holes_range=(1, 1),
                 hole_height_range=hole,
                 hole_width_range=hole,
                 fill=fill,
                 fill_mask=None,
-                p=0.5,
+                p=probability,
             ),
             *test_transform(mean, std).transforms,
         ]
     )
 
 
-def _shift_scale_rotate() -> A.ShiftScaleRotate:
+def _shift_scale_rotate(probability: float) -> A.ShiftScaleRotate:
     # Albumentations cuts shifts to whole pixels, towards 0: 1/16 of 32 means -1, 0 or 1, and 0 half the time.
     with warnings.catch_warnings():  # Albumentations 2 notes that Affine can do this too.
         warnings.filterwarnings("ignore", message="ShiftScaleRotate is a special case of Affine")
         return A.ShiftScaleRotate(
-            shift_limit=0.0625, scale_limit=0.1, rotate_limit=15, border_mode=cv2.BORDER_REFLECT_101, p=0.5
+            shift_limit=0.0625,
+            scale_limit=0.1,
+            rotate_limit=15,
+            border_mode=cv2.BORDER_REFLECT_101,
+            p=probability,
         )
 
 
@@ -261,105 +273,3 @@ def reseed(transform: A.Compose, seed: int) -> None:
     seeds = np.random.SeedSequence(seed).generate_state(len(transform.transforms), np.uint64)
     for step, own_seed in zip(transform.transforms, seeds.tolist(), strict=True):
         step.set_random_seed(own_seed)
-
-
-class Batch(NamedTuple):
-    """What a worker is asked for: some images, and the seed of all that is random about them."""
-
-    seed: int
-    indices: list[int]
-
-
-class Images(Dataset):
-    """Arrays behind a transform: `images[i]` is one (tensor, label), a Batch gives them stacked."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: A.Compose) -> None:
-        self.images, self.labels, self.transform = images, labels, transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(image=self.images[index])["image"], int(self.labels[index])
-
-    def __getitems__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """PyTorch's way to fetch a batch at once (torch.utils.data, map-style data sets)."""
-        reseed(self.transform, batch.seed)
-        images = torch.stack([self[index][0] for index in batch.indices])
-        return images, torch.from_numpy(self.labels[batch.indices])
-
-
-class Batches:
-    """A batch sampler whose every random choice follows from (seed, epoch, batch number).
-
-    So the workers, however many, and a resumed run see the very same images as a single process would, and
-    no two batches share random numbers. Albumentations 2 left alone does otherwise: its generators are copied
-    into every worker, which then all augment alike, and alike again in the next epoch.
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int, shuffle: bool) -> None:
-        self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """The epoch, from 1, that the next iteration is."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        order = np.arange(self.count)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        for number in range(len(self)):
-            sequence = np.random.SeedSequence([self.seed, self.epoch, number])
-            indices = order[number * self.batch_size :][: self.batch_size]
-            yield Batch(int(sequence.generate_state(1, np.uint64)[0]), indices.tolist())
-
-
-def default_workers() -> int:
-    """Processes that augment: all but one of the cores this process may use, at least 1, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores - 1, 1), 8)
-
-
-def loaders(
-    data: Data, batch_size: int = 128, seed: int = 0, workers: int | None = None
-) -> tuple[DataLoader, DataLoader]:
-    """Loader of the augmented, shuffled training set, and of the test set as it is, in its order.
-
-    batch_size: images a batch, at least 1; the last batch of an epoch holds what is left.
-    workers: processes of each loader, 0 for none, None for default_workers().
-
-    Raises UserError for sizes that make no sense.
-    """
-    workers = default_workers() if workers is None else workers
-    if batch_size < 1:
-        raise UserError(f"batch size {batch_size} makes no sense: give 1 or more")
-    if workers < 0:
-        raise UserError(f"{workers} workers make no sense: give 0 (none) or more")
-    train = Images(data.train_images, data.train_labels, train_transform(data.mean, data.std))
-    test = Images(data.test_images, data.test_labels, test_transform(data.mean, data.std))
-    return (
-        _loader(train, Batches(len(train), batch_size, seed, shuffle=True), workers),
-        _loader(test, Batches(len(test), 250, seed, shuffle=False), min(workers, 2)),
-    )
-
-
-def _loader(images: Images, batches: Batches, workers: int) -> DataLoader:
-    return DataLoader(
-        images,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_as_fetched,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
-        # Else it draws from PyTorch's own numbers, more or fewer by `workers`, and shifts Dropout's.
-        generator=torch.Generator(),
-    )
-
-
-def _as_fetched(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    return batch

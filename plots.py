@@ -213,6 +213,33 @@ def plot_misclassified(
     return figure
 
 
+@styled
+def plot_scaling(scaling: Mapping[str, Mapping[int, float]], machine: str) -> NotebookFigure:
+    """Draw images/s against batch size, workers and threads, one panel each on one scale.
+
+    Args:
+        scaling: what is varied -> {its value: images/s}, at least one of each.
+        machine: the name that the title gives the machine.
+
+    Raises:
+        UserError: there is nothing to draw.
+    """
+    if not scaling or not all(scaling.values()):
+        raise UserError("scaling: there is nothing to draw, measure it first (bench.py --only scaling)")
+    title = f"training the reference network, images/s\n{machine}"
+    figure = _figure("cifar10", title, height=3.4)
+    panels = figure.subplots(1, len(scaling), sharey=True, squeeze=False)[0]
+    for axes, (varied, points) in zip(panels, scaling.items(), strict=True):
+        names = [str(value) for value in points]
+        bars = axes.bar(names, list(points.values()), color=BLUE, width=0.6)
+        axes.bar_label(bars, [f"{rate:,.0f}" for rate in points.values()], padding=2, size=9)
+        axes.set_title(f"by {varied}")
+        axes.set_xlabel(varied)
+        axes.grid(False, axis="x")
+    panels[0].set_ylim(0, 1.12 * max(rate for points in scaling.values() for rate in points.values()))
+    return figure
+
+
 def save(figure: NotebookFigure, path: str | Path) -> Path:
     """Write a figure as PNG and return the path; missing parent folders are made.
 

@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from errors import UserError
+from settings import Settings
 
 SETTINGS, HISTORY, LOG, WEIGHTS, CHECKPOINT = (
     "settings.json",
@@ -34,42 +35,6 @@ SETTINGS, HISTORY, LOG, WEIGHTS, CHECKPOINT = (
     "checkpoint.pt",
 )
 PACKAGES = ("torch", "torchvision", "albumentations", "opencv-python-headless", "numpy", "accelerate")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that decides a run's result, next to the code, the data and the hardware.
-
-    Raises UserError for values that make no sense.
-    """
-
-    model: str = "reference"
-    """A name in model.NETWORKS."""
-    dataset: str = "cifar10"
-    """"cifar10" or "digits"."""
-    epochs: int = 30
-    batch_size: int = 128
-    learning_rate: float = 0.2
-    """The peak of the one-cycle schedule."""
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-    seed: int = 0
-    validation: bool = False
-    """True: the last 5,000 training images are held out and take the place of the test set."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("epochs", 1, 100_000),
-            ("batch_size", 1, 50_000),
-            ("learning_rate", 0, 100),
-            ("weight_decay", 0, 1),
-            ("label_smoothing", 0, 1),
-            ("seed", 0, 2**63 - 1),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high or (name == "learning_rate" and value == 0):
-                option = "--" + name.replace("_", "-")
-                raise UserError(f"{option} {value} makes no sense: give a value from {low} to {high:,}")
 
 
 class Epoch(NamedTuple):
@@ -87,6 +52,10 @@ class Epoch(NamedTuple):
     seconds: float
 
 
+PLACES = (0, 6, 4, 2, 4, 2, 1)
+"""Decimals of each field of an Epoch that are kept."""
+
+
 class Run(NamedTuple):
     """A run folder, read."""
 
@@ -95,14 +64,6 @@ class Run(NamedTuple):
     facts: dict
     history: list[Epoch]
     log: str
-
-
-def whole_number(text: str | int, name: str) -> int:
-    """A setting that came as text, from the environment say. Raises UserError if it is no whole number."""
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UserError(f"{name}={text} is not a whole number: give one, such as 30") from error
 
 
 def free_folder(settings: Settings, parent: Path = Path("runs")) -> Path:
@@ -133,6 +94,11 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
             raise UserError(
                 f"{folder} holds a run of other settings ({'; '.join(unlike)}): name another folder"
             )
+    ensure_writable(folder)
+
+
+def ensure_writable(folder: Path) -> None:
+    """Makes the folder if it is not there. Raises UserError if files cannot be written into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".writable-{os.getpid()}"
@@ -203,14 +169,18 @@ def replace(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def rounded(row: Epoch) -> Epoch:
+    """A row as the history keeps it, so that what is drawn from a run and from its records is the same."""
+    return Epoch(*(round(value, digits or None) for value, digits in zip(row, PLACES, strict=True)))
+
+
 def format_history(history: Sequence[Epoch]) -> str:
     """The history as CSV text, one row an epoch, a header above."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Epoch._fields)
     for row in history:
-        places = (0, 6, 4, 2, 4, 2, 1)
-        writer.writerow([f"{value:.{digits}f}" for value, digits in zip(row, places, strict=True)])
+        writer.writerow([f"{value:.{digits}f}" for value, digits in zip(row, PLACES, strict=True)])
     return text.getvalue()
 
 

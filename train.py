@@ -1,6 +1,7 @@
 """Trains a network from the command line, or evaluates one that was trained: the notebook's very same calls.
 
-python train.py --model reference --epochs 30 --out runs/mine
+python train.py --preset fast
+python train.py --preset reference --epochs 30 --out runs/mine
 python train.py --evaluate results/reference
 """
 
@@ -12,12 +13,11 @@ import torch
 
 import records
 import utils
-from dataset import DATASETS, load, loaders
+from dataset import DATASETS, load
 from errors import CommandParser, UserError
+from loaders import loaders
 from model import NETWORKS, build
-from records import Settings
-
-DEFAULTS = {field.name: field.default for field in fields(Settings)}
+from settings import PRESETS, Settings, preset
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         if options.evaluate is not None:
-            evaluate(options.evaluate, options.data_dir, options.device, options.workers)
+            evaluate(options.evaluate, options.data_dir, options.device)
         else:
             train(options)
     except UserError as error:
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def make_parser() -> CommandParser:
-    """The command line; every default is Settings' own."""
+    """The command line; what it leaves open is the preset's."""
     parser = CommandParser(
         prog="train.py",
         description="Train a network of model.py, testing it after every epoch, or evaluate a finished run.",
@@ -42,8 +42,12 @@ def make_parser() -> CommandParser:
     )
     what = parser.add_argument_group("what to train")
     what.add_argument(
-        "--model", default=DEFAULTS["model"], help=f"one of {', '.join(NETWORKS)} (%(default)s)"
+        "--preset",
+        default="reference",
+        help=f"network and settings together, one of {', '.join(PRESETS)} (%(default)s); the options below "
+        "change single ones",
     )
+    what.add_argument("--model", help=f"one of {', '.join(NETWORKS)}; default: the preset's")
     what.add_argument(
         "--dataset",
         default="auto",
@@ -59,6 +63,7 @@ def make_parser() -> CommandParser:
     what.add_argument(
         "--validation",
         action="store_true",
+        default=None,
         help="hold out the last 5,000 training images and test on them: for choices",
     )
     how = parser.add_argument_group("how")
@@ -68,14 +73,16 @@ def make_parser() -> CommandParser:
         ("learning_rate", float, "peak of the one-cycle schedule"),
         ("weight_decay", float, "on kernels, not on norms"),
         ("label_smoothing", float, "0 to 1"),
+        ("augmentation", float, "probability of ShiftScaleRotate and of CoarseDropout, each"),
+        ("first_size", int, "side of the first epochs' training images, which grow to 32 pixels"),
         ("seed", int, "decides the first weights, the order and the augmentations"),
     ):
+        values = ", ".join(f"{preset} {getattr(settings, name)}" for preset, settings in PRESETS.items())
         how.add_argument(
             "--" + name.replace("_", "-"),
             type=kind,
-            default=DEFAULTS[name],
             metavar="N" if kind is int else "X",
-            help=f"{text} (%(default)s)",
+            help=f"{text}; default: {values}",
         )
     where = parser.add_argument_group("where")
     where.add_argument("--device", default="auto", help=f"one of {', '.join(utils.DEVICES)} (%(default)s)")
@@ -88,7 +95,7 @@ def make_parser() -> CommandParser:
         "--workers",
         type=int,
         metavar="N",
-        help="processes that augment; default: one core fewer than there are",
+        help="processes that augment; default: beside a GPU one fewer than there are cores, else none",
     )
     where.add_argument(
         "--out", type=Path, metavar="DIR", help="run folder; default: the next free runs/MODEL-DATASET-N"
@@ -102,14 +109,24 @@ def make_parser() -> CommandParser:
     return parser
 
 
+def chosen_settings(options: argparse.Namespace) -> Settings:
+    """The preset's settings with the changes that the options name; UserError for what makes no sense."""
+    changes = {
+        field.name: getattr(options, field.name)
+        for field in fields(Settings)
+        if field.name != "dataset" and getattr(options, field.name) is not None
+    }
+    return replace(preset(options.preset), **changes)
+
+
 def train(options: argparse.Namespace) -> None:
     """Trains what the options say. Raises UserError for options that do not fit."""
     if options.resume and options.out is None:
         raise UserError("--resume needs --out, the folder of the run to go on with")
-    settings = Settings(**{name: getattr(options, name) for name in DEFAULTS})
+    settings = chosen_settings(options)
     torch.manual_seed(settings.seed)
     network = build(settings.model)
-    data = load(settings.dataset, options.data_dir)
+    data = load(options.dataset, options.data_dir)
     settings = replace(settings, dataset=data.name)
     folder = options.out or records.free_folder(settings)
     print(f"{settings.model} on {data.name} for {settings.epochs} epochs, records in {folder}\n", flush=True)
@@ -125,9 +142,7 @@ def train(options: argparse.Namespace) -> None:
     )
 
 
-def evaluate(
-    folder: Path, data_dir: str | None, device: str = "auto", workers: int | None = None
-) -> utils.Scores:
+def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.Scores:
     """Tests a run's weights on the set that its history was made with, in float32, and prints the result."""
     run = records.read(folder)
     network = build(run.settings.model)
@@ -135,8 +150,8 @@ def evaluate(
     data = load(run.settings.dataset, data_dir)
     if run.settings.validation:
         data = data.validation()
-    network.to(utils.make_accelerator(device, "float32").device)
-    _, test_loader = loaders(data, workers=workers)
+    network.to(utils.make_accelerator(device, "float32").device, memory_format=torch.channels_last)
+    _, test_loader = loaders(data, device=next(network.parameters()).device)
     return utils.test(network, test_loader, "Validation" if run.settings.validation else "Test")
 
 

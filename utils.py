@@ -14,17 +14,21 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import records
-from dataset import Data, default_workers, loaders
+from dataset import Data, train_transform
 from errors import UserError
-from records import Epoch, Run, Settings
+from loaders import Loader, default_workers, loaders, normalise
+from records import Epoch, Run
+from settings import Settings, image_size
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """Our names and Accelerate's."""
+
+FIT_TO = 1_000
+"""Training images that such a layer is shown."""
 
 REFRESH = 10
 """Batches between two looks at the loss: each makes a GPU wait for the CPU."""
@@ -80,7 +84,7 @@ def _fast_on_cuda() -> list[str]:
 
 def train(
     network: nn.Module,
-    loader: DataLoader,
+    loader: Loader,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler,
     accelerator: Accelerator,
@@ -98,7 +102,6 @@ def train(
     bar_format = "{l_bar}{bar:10}{r_bar}"
     bar = tqdm(loader, "Train", leave=False, file=sys.stdout, bar_format=bar_format, mininterval=0.5)
     for batch_id, (images, labels) in enumerate(bar):
-        images, labels = _to_device(images, labels, accelerator.device)
         logits = network(images)
         accelerator.backward(F.cross_entropy(logits, labels, label_smoothing=label_smoothing))
         optimizer.step()
@@ -121,10 +124,10 @@ def train(
     return Scores(total_loss.item() / seen, 100 * correct.item() / seen, line)
 
 
-def test(network: nn.Module, loader: DataLoader, name: str = "Test") -> Scores:
+def test(network: nn.Module, loader: Loader, name: str = "Test") -> Scores:
     """One pass over the test set; prints `Test set: Average loss: 1.5116, Accuracy: 4462/10000 (44.62%)`.
 
-    Always in float32, so that a log's figure is what the saved weights give on any machine.
+    In float32 if `network` is a bare one, in the precision of training if `accelerator.prepare` returned it.
     name: what the set is called in that line.
     """
     logits, labels = predict(network, loader)
@@ -140,30 +143,22 @@ test.__test__ = False  # Its name is the assignment's; pytest must not take it f
 
 
 @torch.no_grad()
-def predict(network: nn.Module, loader: DataLoader) -> tuple[Tensor, Tensor]:
+def predict(network: nn.Module, loader: Loader) -> tuple[Tensor, Tensor]:
     """Float32 logits (n, classes) and int64 labels (n,) of a loader's images in its order, on the CPU."""
     network.eval()
-    device = next(network.parameters()).device
     pairs = []
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for images, labels in loader:
-            images, _ = _to_device(images, labels, device)
-            pairs.append((network(images).float().cpu(), labels))
+            pairs.append((network(images).cpu(), labels.cpu()))
     logits, labels = zip(*pairs, strict=True)
     return torch.cat(logits), torch.cat(labels)
 
 
 def probabilities(network: nn.Module, data: Data) -> np.ndarray:
     """What the network gives each class for each test image: float32 (n, classes), rows adding up to 1."""
-    _, test_loader = loaders(data)
+    _, test_loader = loaders(data, device=next(network.parameters()).device)
     logits, _ = predict(network, test_loader)
     return logits.softmax(1).numpy()
-
-
-def _to_device(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Channels last: the layout that convolutions are fastest in, the depthwise ones above all."""
-    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-    return images, labels.to(device, non_blocking=True)
 
 
 def make_optimizer(
@@ -181,7 +176,7 @@ def make_optimizer(
         {"params": kernels, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True, fused=True)
     scheduler = OneCycleLR(
         optimizer,
         settings.learning_rate,
@@ -209,7 +204,9 @@ def fit(
     network: its first weights are its own; it is trained in place and left on the device.
     folder: written after every epoch (see records.py); must hold no run, or with `resume` one of the same
     settings, which then goes on after its last whole epoch and ends as if it had never stopped.
-    device, precision: see make_accelerator. workers: see dataset.loaders.
+    device, precision: see make_accelerator. workers: see loaders.loaders.
+
+    Tests are in the precision of training, the last one in float32: it is the result.
 
     Returns the history. Raises UserError for anything that does not fit, before anything is written.
     """
@@ -217,24 +214,28 @@ def fit(
         raise UserError(f"the settings are for {settings.dataset}, the data is {data.name}: use the same")
     if settings.validation:
         data = data.validation()
-    workers = default_workers() if workers is None else workers
-    train_loader, test_loader = loaders(data, settings.batch_size, settings.seed, workers)
     accelerator = make_accelerator(device, precision)
+    device = accelerator.device
+    workers = default_workers(device) if workers is None else workers
+    transform = train_transform(data.mean, data.std, settings.augmentation)
+    train_loader, test_loader = loaders(data, settings.batch_size, settings.seed, workers, device, transform)
+    _check_size(network, settings)
     records.claim(folder, settings, resume)
 
     torch.manual_seed(settings.seed)
-    network.to(accelerator.device, memory_format=torch.channels_last)
+    # Numbers below 1e-38 are worth nothing here, and a CPU computes with them many times slower.
+    torch.set_flush_denormal(True)
+    if hasattr(network, "fit_to"):  # A network whose first layer is made for the data.
+        images = torch.from_numpy(data.train_images[:FIT_TO])
+        network.fit_to(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))
+    network.to(device, memory_format=torch.channels_last)
     optimizer, scheduler = make_optimizer(network, settings, settings.epochs * len(train_loader))
     # Accelerate rewires the module it is handed to compute in mixed precision; in a shell of its own,
     # `network` itself stays as it is, and tests in float32.
     prepared, optimizer = accelerator.prepare(nn.Sequential(network), optimizer)
 
-    facts = records.collect_facts(
-        {"fingerprint": data.fingerprint(), "train": len(data.train_images), "test": len(data.test_images)},
-        accelerator.device,
-        {theirs: ours for ours, theirs in PRECISIONS.items()}[accelerator.mixed_precision],
-        workers,
-    )
+    precision = {theirs: ours for ours, theirs in PRECISIONS.items()}[accelerator.mixed_precision]
+    facts = records.collect_facts(data.facts(), device, precision, workers)
     run = Run(folder, settings, facts, [], "")
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     if accelerator.scaler is not None:
@@ -246,18 +247,31 @@ def fit(
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
         started = time.perf_counter()
         print(f"Epoch {epoch}", flush=True)
-        train_loader.batch_sampler.set_epoch(epoch)
+        train_loader.set_epoch(epoch, image_size(settings, epoch))
         learning_rate = optimizer.param_groups[0]["lr"]
         trained = train(prepared, train_loader, optimizer, scheduler, accelerator, settings.label_smoothing)
-        tested = test(network, test_loader, "Validation" if settings.validation else "Test")
+        # The last test is the result: what the saved weights give in float32, on any machine.
+        tested_network = network if epoch == settings.epochs else prepared
+        tested = test(tested_network, test_loader, "Validation" if settings.validation else "Test")
         print()
         seconds = time.perf_counter() - started
-        row = Epoch(epoch, learning_rate, *trained[:2], *tested[:2], seconds)
+        row = records.rounded(Epoch(epoch, learning_rate, *trained[:2], *tested[:2], seconds))
         log = f"{run.log}Epoch {epoch}\n{trained.line}\n{tested.line}\n\n"
         run = run._replace(history=[*run.history, row], log=log)
         _save_checkpoint(run, parts)
         records.write(run, network)
     return run.history
+
+
+def _check_size(network: nn.Module, settings: Settings) -> None:
+    size = image_size(settings, epoch=1)
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, size, size))
+    except RuntimeError as error:
+        raise UserError(
+            f"--first-size {size} does not fit the model {settings.model}: give a larger one, up to 32"
+        ) from error
 
 
 def _save_checkpoint(run: Run, parts: dict) -> None:

@@ -1,4 +1,5 @@
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import assignment
 import records
 from errors import UserError
 from model import build, receptive_field, summary
-from records import Epoch, Run, Settings
+from records import Epoch, Run
+from settings import PRESETS, Settings
 
 REPO = Path(__file__).parent.parent
 
@@ -99,8 +101,12 @@ def test_the_headline_is_the_last_epoch_not_the_best(run):
 def test_the_command_repeats_all_settings_that_are_not_the_default(run):
     settings = Settings(epochs=2, learning_rate=0.1, label_smoothing=0.0)
     assert assignment.command_line(run._replace(settings=settings)) == (
-        "python train.py --model reference --dataset cifar10 --epochs 2 --seed 0 "
+        "python train.py --preset reference --dataset cifar10 --epochs 2 --seed 0 "
         "--learning-rate 0.1 --label-smoothing 0.0"
+    )
+    settings = replace(PRESETS["fast"], seed=3, validation=True)
+    assert assignment.command_line(run._replace(settings=settings)) == (
+        f"python train.py --preset fast --dataset cifar10 --epochs {settings.epochs} --seed 3 --validation"
     )
 
 

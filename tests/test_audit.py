@@ -15,7 +15,8 @@ import audit
 import dataset
 import records
 from model import S9Net, conv_unit
-from records import Epoch, Run, Settings
+from records import Epoch, Run
+from settings import Settings
 
 STRUCTURE = "C1 C2 C3 C4 O, three convolutions a block"
 SHRINKING = "a block shrinks in its third convolution, by stride 2 or dilation"

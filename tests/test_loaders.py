@@ -1,8 +1,13 @@
-"""The loaders: every image once an epoch, and the same run again from the same seed, on any machine."""
+"""The loaders: every image once an epoch, and the same run again from the same seed, on any machine.
 
+That whole batches are augmented as train_transform augments single images: test_augment.py.
+"""
+
+import io
 import itertools
 import os
 import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import albumentations as A
 import numpy as np
@@ -10,9 +15,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-import dataset
-from dataset import CLASSES, MEAN, STD, Batches, Data, default_workers, loaders, train_transform
+import loaders as loaders_module
+from dataset import CLASSES, MEAN, STD, Data, train_transform
 from errors import UserError
+from loaders import Batches, Images, default_workers, loaders
 
 TRAIN, TEST, BATCH = 300, 520, 64
 
@@ -33,7 +39,7 @@ def run(epochs=(1, 2), seed: int = 0, workers: int = 0, data: Data = DATA) -> li
     train, _ = loaders(data, BATCH, seed, workers)
     result = []
     for epoch in epochs:
-        train.batch_sampler.set_epoch(epoch)
+        train.set_epoch(epoch)
         result.append(list(train))
     return result
 
@@ -62,10 +68,11 @@ def test_batches_are_as_the_module_promises(reference):
         for images, labels in batches:
             assert images.shape == (len(labels), 3, 32, 32) and images.dtype == torch.float32
             assert labels.shape == (len(labels),) and labels.dtype == torch.int64
+            assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_cifar10_at_128_is_391_batches():
-    images = np.broadcast_to(np.uint8(0), (50_000, 32, 32, 3))  # takes no memory
+    images = np.zeros((50_000, 32, 32, 3), np.uint8)
     labels = np.zeros(50_000, np.int64)
     train, test = loaders(Data("cifar10", CLASSES, images, labels, images[:10_000], labels[:10_000]))
     assert (len(train), len(test)) == (391, 40)
@@ -86,7 +93,7 @@ def test_every_epoch_and_seed_has_an_order_of_its_own(reference):
 def test_an_image_keeps_its_label(reference):
     """Told by images of one grey each, the hole aside."""
     greys = np.arange(TEST) % 256
-    images = np.broadcast_to(greys[:, None, None, None].astype(np.uint8), (TEST, 32, 32, 3))
+    images = np.tile(greys[:, None, None, None].astype(np.uint8), (1, 32, 32, 3))
     for epoch in run(data=make_data(images), workers=1):
         for tensors, labels in epoch:
             pixels = (tensors.permute(0, 2, 3, 1) * torch.tensor(STD) + torch.tensor(MEAN)) * 255
@@ -112,7 +119,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(reference, workers):
 
 def test_an_epoch_that_was_broken_off_can_start_again(reference):
     train, _ = loaders(DATA, BATCH, workers=2)
-    train.batch_sampler.set_epoch(1)
+    train.set_epoch(1)
     next(iter(train))
     assert_equal([list(train)], reference[:1])
 
@@ -127,7 +134,7 @@ def test_loaders_take_none_of_the_random_numbers_of_others(workers):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-SAME = np.broadcast_to(DATA.train_images[0], (TEST, 32, 32, 3))
+SAME = np.stack([DATA.train_images[0]] * TEST)
 
 
 def always_shifted(transform: A.Compose) -> A.Compose:
@@ -140,10 +147,10 @@ def always_shifted(transform: A.Compose) -> A.Compose:
 def test_no_two_samples_share_their_random_numbers(workers):
     """One image, 300 times, in two epochs: 600 different ones."""
     train, _ = loaders(make_data(SAME), BATCH, 0, workers)
-    always_shifted(train.dataset.transform)
+    always_shifted(train.source.dataset.transform)
     seen = []
     for epoch in (1, 2):
-        train.batch_sampler.set_epoch(epoch)
+        train.set_epoch(epoch)
         seen += [image.numpy().tobytes() for images, _ in train for image in images]
     assert len(set(seen)) == len(seen) == 2 * TRAIN
 
@@ -188,23 +195,32 @@ def test_loaders_normalise_by_the_data_sets_own_figures():
     images, _ = next(iter(test))
     expected = (DATA.test_images[:250] / 255 - data.mean) / data.std
     np.testing.assert_allclose(images.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
-    steps = train.dataset.transform.transforms
-    assert (steps[2].fill, steps[3].mean, steps[3].std) == ((51, 76, 102), data.mean, data.std)
+    assert train.source.dataset.transform.transforms[2].fill == (51, 76, 102)
 
 
-def test_one_image_is_had_by_its_number():
-    images = dataset.Images(DATA.test_images, DATA.test_labels, dataset.test_transform())
-    image, label = images[7]
-    assert image.shape == (3, 32, 32) and label == 7 and type(label) is int
-    assert len(images) == TEST
+def test_the_arrays_stay_as_they_are():
+    before = DATA.fingerprint()
+    run(), list(loaders(DATA, BATCH, workers=0)[1])
+    assert DATA.fingerprint() == before
+
+
+def test_bytes_travel_to_the_device_not_floats():
+    train, _ = loaders(DATA, BATCH, workers=1)
+    images, labels = next(iter(train.source))
+    assert (images.dtype, images.shape) == (np.uint8, (BATCH, 32, 32, 3))
+    assert labels.dtype == np.int64
 
 
 def test_images_can_be_sent_to_a_worker_that_starts_from_nothing():
-    """As on macOS and Windows, where workers get all they need pickled."""
-    images = dataset.Images(DATA.train_images, DATA.train_labels, train_transform())
+    """As on macOS and Windows: what is pickled names shared memory, it does not hold the images."""
+    images = Images(DATA.train_images, DATA.train_labels, train_transform())
     batch = next(iter(Batches(TRAIN, BATCH, seed=0, shuffle=True)))
-    sent_images, sent_batch = pickle.loads(pickle.dumps((images, batch)))
-    assert_equal([[images.__getitems__(batch)]], [[sent_images.__getitems__(sent_batch)]])
+    sent = io.BytesIO()
+    ForkingPickler(sent).dump(images)
+    assert len(sent.getvalue()) < 100_000 < DATA.train_images.nbytes
+    received = pickle.loads(sent.getvalue())
+    for expected, array in zip(images[batch], received[batch], strict=True):
+        np.testing.assert_array_equal(array, expected)
 
 
 def test_seeds_may_be_large():
@@ -228,19 +244,24 @@ def test_bad_workers():
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (3, 2), (9, 8), (10, 8), (256, 8)])
-def test_default_workers(monkeypatch, cores, expected):
+def test_default_workers_beside_a_gpu(monkeypatch, cores, expected):
+    gpu = torch.device("cuda")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    assert default_workers() == expected
+    assert default_workers(gpu) == expected
     # Where there is no such function (macOS, Windows):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    assert default_workers() == expected
+    assert default_workers(gpu) == expected
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert default_workers() == 1
+    assert default_workers(gpu) == 1
+
+
+def test_a_training_cpu_has_no_workers_beside_it():
+    assert default_workers(torch.device("cpu")) == 0
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine has cores
 def test_number_of_workers(monkeypatch):
-    monkeypatch.setattr(dataset, "default_workers", lambda: 7)
-    for asked, expected in ((None, (7, 2)), (0, (0, 0)), (1, (1, 1)), (3, (3, 2))):
-        assert tuple(loader.num_workers for loader in loaders(DATA, BATCH, workers=asked)) == expected
+    monkeypatch.setattr(loaders_module, "default_workers", lambda device: 7)
+    for asked, expected in ((None, 7), (0, 0), (1, 1), (3, 3)):
+        assert loaders(DATA, BATCH, workers=asked)[0].source.num_workers == expected

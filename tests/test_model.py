@@ -2,11 +2,12 @@ import random
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import model
 from errors import UserError
-from model import NETWORKS, S9Net, build, count_parameters, summary
+from model import NETWORKS, FastNet, FastUnit, S9Net, build, count_parameters, receptive_field, summary
 
 # The table in the README of the notebook that this repo rebuilds: (layer, shape, parameters), 51 rows.
 UNITS = [(16, 32, 432), (16, 32, 2304), (16, 30, 2304), (32, 30, 4608), (32, 30, 9216), (32, 15, 9216)]
@@ -160,3 +161,65 @@ def test_the_summary_takes_a_network_that_is_elsewhere():
 def test_the_summary_prints_nothing(capsys):
     summary(S9Net())
     assert capsys.readouterr() == ("", "")
+
+
+# The fast network
+
+
+def images_of_patches(count=64, size=16):
+    """Smooth random images: neighbouring pixels and colours agree, as in photographs."""
+    torch.manual_seed(0)
+    images = F.avg_pool2d(torch.randn(count, 3, size + 4, size + 4), 5, stride=1)
+    return images + images.mean(1, keepdim=True)
+
+
+def test_fit_to_whitens_patches():
+    """What the first convolution gives on the same images: uncorrelated, of variance 1, with both signs."""
+    network, images = FastNet(), images_of_patches()
+    network.fit_to(images)
+    convolution = network.C1[0].convolution
+    count = convolution.out_channels // 2
+    inside = convolution(images)[:, :, 1:-1, 1:-1].transpose(0, 1).flatten(1)
+    covariance = inside[:count] @ inside[:count].T / inside.shape[1]
+    torch.testing.assert_close(covariance, torch.eye(count), rtol=0, atol=0.02)
+    assert torch.equal(inside[:count], -inside[count:])
+
+
+def test_fit_to_takes_the_strongest_components():
+    network, images = FastNet(), images_of_patches()
+    network.fit_to(images)
+    kernels = network.C1[0].convolution.weight.flatten(1)
+    patches = F.unfold(images, 3).transpose(1, 2).flatten(0, 1)
+    kept = patches @ F.normalize(kernels[: len(kernels) // 2]).T
+    variances = torch.linalg.eigvalsh(patches.T @ patches / len(patches)).flip(0)
+    torch.testing.assert_close(kept.square().mean(0), variances[: kept.shape[1]], rtol=1e-3, atol=1e-6)
+
+
+def test_fit_to_freezes_the_first_convolution_alone():
+    network = FastNet()
+    network.fit_to(images_of_patches())
+    frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["C1.0.convolution.weight"]
+    network(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is None) == (name in frozen)
+
+
+@pytest.mark.parametrize("size", [8, 20, 24, 28, 32])
+def test_the_fast_network_takes_small_images(size):
+    assert FastNet().eval()(torch.zeros(2, 3, size, size)).shape == (2, 10)
+
+
+def test_a_fast_unit_adds_its_input_where_it_fits():
+    features = torch.randn(2, 16, 8, 8)
+    units = ((FastUnit(16, 16), True), (FastUnit(16, 32), False), (FastUnit(16, 16, stride=2), False))
+    for unit, added in units:
+        unit.eval()
+        result = unit.activation(unit.norm(unit.convolution(features)))
+        assert torch.equal(unit(features), features + result if added else result)
+
+
+def test_the_fast_network_as_the_docstring_has_it():
+    network = FastNet()
+    assert count_parameters(network) == 494_368
+    assert sorted({row.n_out for row in receptive_field(network)}) == [4, 8, 16, 32]

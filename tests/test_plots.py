@@ -324,3 +324,24 @@ def test_save_to_where_it_cannot_is_a_user_error(tmp_path, name):
         plots.save(plots.plot_metrics(make_history(1), "cifar10", "S9"), tmp_path / name)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder.png"]
+
+
+# Scaling
+
+
+def test_scaling_draws_a_panel_for_each_thing_that_varies():
+    scaling = {"batch size": {"32": 900.0, "64": 1100.0}, "threads": {"1": 600.0, "2": 1100.0, "3": 1200.4}}
+    figure = plots.plot_scaling(scaling, "a CPU, 3 cores")
+    first, second = figure.axes
+    assert [bar.get_height() for bar in second.patches] == [600.0, 1100.0, 1200.4]
+    assert [label.get_text() for label in first.get_xticklabels()] == ["32", "64"]
+    assert "1,200" in [text.get_text() for text in second.texts]
+    assert "a CPU, 3 cores" in figure.get_suptitle()
+    assert first.get_ylim() == second.get_ylim()
+    assert fits(figure)
+
+
+@pytest.mark.parametrize("scaling", [{}, {"threads": {}}])
+def test_scaling_needs_something_to_draw(scaling):
+    with pytest.raises(UserError, match="nothing to draw"):
+        plots.plot_scaling(scaling, "a CPU")

@@ -7,7 +7,8 @@ import torch
 import records
 from errors import UserError
 from model import build
-from records import Epoch, Run, Settings
+from records import Epoch, Run
+from settings import Settings
 
 HISTORY = [Epoch(1, 0.008, 1.7162, 33.76, 1.5116, 44.62, 22.3), Epoch(2, 0.2, 1.25, 50.0, 1.0, 60.5, 21.9)]
 FACTS = {"data": {"fingerprint": "0123", "train": 4, "test": 2}, "device": "a CPU", "versions": {}}
@@ -57,33 +58,6 @@ def test_a_failed_replacement_keeps_the_old_file(tmp_path, monkeypatch):
         records.replace(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"epochs": 0},
-        {"epochs": -3},
-        {"batch_size": 0},
-        {"learning_rate": 0.0},
-        {"learning_rate": float("nan")},
-        {"learning_rate": float("inf")},
-        {"weight_decay": -1e-4},
-        {"label_smoothing": 1.5},
-        {"seed": -1},
-    ],
-)
-def test_settings_that_make_no_sense_are_named(wrong):
-    name = next(iter(wrong)).replace("_", "-")
-    with pytest.raises(UserError, match=f"--{name} .* makes no sense: give a value from"):
-        Settings(**wrong)
-
-
-@pytest.mark.parametrize("text", ["", "three", "3.5", "1e3"])
-def test_text_that_is_no_whole_number_is_named(text):
-    with pytest.raises(UserError, match=r"EPOCHS=.* is not a whole number"):
-        records.whole_number(text, "EPOCHS")
-    assert records.whole_number(" 12 ", "EPOCHS") == 12
 
 
 def test_free_folders_count_up_and_tell_data_sets_apart(tmp_path):

@@ -11,11 +11,11 @@ REPO = Path(__file__).parent.parent
 MODULES = sorted(REPO.glob("*.py"))
 NAMES = {path.stem for path in MODULES}
 
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
 """Where the name to import is not the name to install."""
 
-FOUNDATIONS = {"model", "receptive_field", "graphs", "dataset", "download", "errors", "install"}
-TRAINING = {"utils", "records"}
+FOUNDATIONS = {"model", "receptive_field", "graphs", "dataset", "loaders", "download", "errors", "install"}
+TRAINING = {"utils", "records", "settings"}
 """The two lower layers; everything else composes them."""
 
 

@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import records
 import train
+from settings import PRESETS
 
 REPO = Path(__file__).parent.parent
 
@@ -25,14 +27,29 @@ def refused(capsys, *arguments):
     return line
 
 
-def test_training_leaves_a_run_that_evaluates_to_its_own_log(tmp_path, capsys):
+@pytest.mark.parametrize("preset", PRESETS)
+def test_training_leaves_a_run_that_evaluates_to_its_own_log(tmp_path, capsys, preset):
     folder = tmp_path / "run"
-    run("--dataset", "digits", "--epochs", 1, "--workers", 0, "--out", folder)
+    run("--preset", preset, "--dataset", "digits", "--epochs", 1, "--workers", 0, "--out", folder)
     last = records.read(folder).log.strip().splitlines()[-1]
     capsys.readouterr()
     run("--evaluate", folder)
     assert capsys.readouterr().out.strip() == last
     assert last.startswith("Test set: Average loss: ")
+
+
+def test_options_change_single_settings_of_a_preset():
+    options = train.make_parser().parse_args("--preset fast --epochs 3 --seed 4 --validation".split())
+    assert train.chosen_settings(options) == replace(PRESETS["fast"], epochs=3, seed=4, validation=True)
+    options = train.make_parser().parse_args([])
+    assert train.chosen_settings(options) == PRESETS["reference"]
+
+
+def test_the_help_tells_every_presets_defaults(capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"reference 30, fast {PRESETS['fast'].epochs}" in words
 
 
 def test_resume_goes_on_only_where_told(tmp_path, capsys):
@@ -42,7 +59,7 @@ def test_resume_goes_on_only_where_told(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "resnet"], "unknown model 'resnet': choose one of reference"),
+        (["--model", "resnet"], "unknown model 'resnet': choose one of reference, fast"),
         (["--dataset", "mnist"], "unknown dataset 'mnist': choose one of auto, cifar10, digits"),
         (["--device", "tpu", "--dataset", "digits"], "unknown device 'tpu'"),
         (["--precision", "int4", "--dataset", "digits"], "unknown precision 'int4'"),
@@ -56,6 +73,11 @@ def test_resume_goes_on_only_where_told(tmp_path, capsys):
         (["--label-smoothing", "2"], "--label-smoothing 2.0 makes no sense"),
         (["--workers", "-2", "--dataset", "digits"], "-2 workers make no sense"),
         (["--seed", "-1"], "--seed -1 makes no sense"),
+        (["--augmentation", "1.5"], "--augmentation 1.5 makes no sense"),
+        (["--first-size", "4"], "--first-size 4 makes no sense"),
+        (["--first-size", "64"], "--first-size 64 makes no sense"),
+        (["--first-size", "20", "--dataset", "digits"], "--first-size 20 does not fit the model reference"),
+        (["--preset", "slow"], "unknown preset 'slow': choose one of reference, fast"),
         (["--data-dir", "nowhere"], "data folder nowhere does not exist"),
         (["--evaluate", "nowhere"], "is not the record of a run"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
@@ -78,7 +100,7 @@ def test_the_script_itself_ends_with_2_and_no_traceback():
     command = [sys.executable, "train.py", "--model", "nonesuch"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "train.py: error: unknown model 'nonesuch': choose one of reference\n"
+    assert done.stderr == "train.py: error: unknown model 'nonesuch': choose one of reference, fast\n"
 
 
 def test_the_committed_weights_give_the_committed_accuracy(cifar10_folder, capsys):

@@ -1,5 +1,6 @@
 import copy
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from torch import nn
 
 import records
 import utils
-from dataset import Data, loaders
+from dataset import Data
 from errors import UserError
+from loaders import loaders
 from model import build
-from records import Settings
+from settings import Settings
 
 TRAIN_LINE = re.compile(
     r"Train: Loss=\d+\.\d{4} Batch_id=2 Accuracy=\d+\.\d{2}: 100%\|█{10}\| "
@@ -84,11 +86,16 @@ def test_the_log_is_printed_and_kept_in_the_three_line_form(data, tmp_path, caps
         assert line in printed
 
 
+def test_the_history_is_what_its_file_says(data, tmp_path):
+    _, history = fit(data, tmp_path / "run")
+    assert records.read(tmp_path / "run").history == history
+
+
 def test_train_figures_are_means_over_images_without_label_smoothing(data):
     network = new_network()
     network.dropout.p = 0.0
     train_loader, _ = loaders(data, 32, seed=0, workers=0)
-    train_loader.batch_sampler.set_epoch(1)
+    train_loader.set_epoch(1)
     accelerator = utils.make_accelerator("cpu", "float32")
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
@@ -103,6 +110,50 @@ def test_train_figures_are_means_over_images_without_label_smoothing(data):
     assert len(losses) == 80
     assert scores.loss == pytest.approx(np.mean(losses), rel=1e-4)
     assert scores.accuracy == pytest.approx(100 * np.mean(hits))
+
+
+@pytest.mark.skipif("bfloat16" not in utils._fast_on_cpu(), reason="this CPU has no bfloat16")
+def test_tests_are_as_precise_as_training_and_the_last_one_is_float32(data, tmp_path):
+    network, seen = new_network(), []
+    network.classifier.register_forward_hook(
+        lambda layer, inputs, logits: seen.append((layer.training, logits.dtype))
+    )
+    fit(data, tmp_path / "run", network, precision="bfloat16")
+    tests = [dtype for training, dtype in seen if not training]
+    assert tests[-3:] == [torch.bfloat16, torch.bfloat16, torch.float32]  # before them: the check of the size
+    assert {dtype for training, dtype in seen if training} == {torch.bfloat16}
+
+
+def test_a_network_is_shown_training_images_as_they_are_before_its_first_step(data, tmp_path):
+    network, shown = new_network(), []
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+    def fit_to(images):
+        shown.append(images.clone())
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
+
+    network.fit_to = fit_to
+    fit(data, tmp_path / "run", network)
+    (images,) = shown
+    expected = (data.train_images / 255 - data.mean) / data.std
+    np.testing.assert_allclose(images.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
+
+
+def test_images_grow_as_the_settings_say(data, tmp_path, monkeypatch):
+    network, sizes = new_network(), []
+    network.register_forward_hook(
+        lambda layer, inputs, _: sizes.append(inputs[0].shape[-1]) if layer.training else None
+    )
+    fit(data, tmp_path / "run", network, settings=replace(SETTINGS, first_size=24))
+    assert sizes == [24] * 3 + [28] * 3 + [32] * 3
+
+
+def test_the_augmentations_probability_is_the_settings(data, tmp_path, monkeypatch):
+    made = []
+    transform = utils.train_transform
+    monkeypatch.setattr(utils, "train_transform", lambda *given: made.append(transform(*given)) or made[-1])
+    fit(data, tmp_path / "run", settings=replace(SETTINGS, augmentation=0.25))
+    assert [step.p for step in made[0].transforms[:3]] == [0.5, 0.25, 0.25]
 
 
 def test_label_smoothing_changes_what_is_learnt(data, tmp_path):
@@ -145,7 +196,7 @@ def test_the_saved_weights_give_the_last_rows_accuracy_in_float32(data, tmp_path
     records.load_weights(tmp_path / "run", fresh)
     _, test_loader = loaders(data, workers=0)
     scores = utils.test(fresh, test_loader)
-    assert scores[:2] == pytest.approx((history[-1].test_loss, history[-1].test_accuracy), rel=1e-6)
+    assert (round(scores.loss, 4), round(scores.accuracy, 2)) == history[-1][4:6]
     images = torch.randn(2, 3, 32, 32)
     # Mixed precision must not stay behind in the network that the caller goes on with.
     assert torch.allclose(network.eval()(images), fresh.eval()(images), atol=1e-5)
@@ -163,9 +214,17 @@ def test_the_same_seed_gives_the_same_run_whatever_happens_in_between(data, tmp_
     assert not same_weights(first, other)
 
 
+def fast_network():
+    """Its first layer is made for the data, and it takes images that grow."""
+    torch.manual_seed(1)
+    return build("fast")
+
+
 @pytest.mark.parametrize("stopped_in", [1, 2, 3])
-def test_a_stopped_run_resumes_to_the_bit(data, tmp_path, monkeypatch, stopped_in):
-    whole, history = fit(data, tmp_path / "whole")
+@pytest.mark.parametrize(("make", "first_size"), [(new_network, 32), (fast_network, 24)])
+def test_a_stopped_run_resumes_to_the_bit(data, tmp_path, monkeypatch, stopped_in, make, first_size):
+    settings = replace(SETTINGS, first_size=first_size)
+    whole, history = fit(data, tmp_path / "whole", make(), settings)
     calls = []
 
     def stop(*arguments, **options):
@@ -177,10 +236,10 @@ def test_a_stopped_run_resumes_to_the_bit(data, tmp_path, monkeypatch, stopped_i
     utils_test = utils.test
     monkeypatch.setattr(utils, "test", stop)
     with pytest.raises(KeyboardInterrupt):
-        fit(data, tmp_path / "run")
+        fit(data, tmp_path / "run", make(), settings)
     monkeypatch.setattr(utils, "test", utils_test)
     assert (tmp_path / "run" / records.CHECKPOINT).exists() == (stopped_in > 1)
-    resumed, resumed_history = fit(data, tmp_path / "run", resume=True)
+    resumed, resumed_history = fit(data, tmp_path / "run", make(), settings, resume=True)
     assert same_weights(whole, resumed)
     assert without_seconds(history) == without_seconds(resumed_history)
     assert records.read(tmp_path / "run").log.count("Test set") == 3

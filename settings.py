@@ -1,0 +1,80 @@
+"""What decides a run: Settings, and the presets of this repo."""
+
+from dataclasses import dataclass
+
+from errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides a run's result, next to the code, the data and the hardware.
+
+    Raises UserError for values that make no sense.
+    """
+
+    model: str = "reference"
+    """A name in model.NETWORKS."""
+    dataset: str = "cifar10"
+    """"cifar10" or "digits"."""
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 0.2
+    """The peak of the one-cycle schedule."""
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    augmentation: float = 0.5
+    """Probability of ShiftScaleRotate and of CoarseDropout, each; HorizontalFlip keeps its half."""
+    first_size: int = 32
+    """Side of the training images in the first epochs, in pixels; it grows to 32 as image_size() says."""
+    seed: int = 0
+    validation: bool = False
+    """True: the last 5,000 training images are held out and take the place of the test set."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("epochs", 1, 100_000),
+            ("batch_size", 1, 50_000),
+            ("learning_rate", 0, 100),
+            ("weight_decay", 0, 1),
+            ("label_smoothing", 0, 1),
+            ("augmentation", 0, 1),
+            ("first_size", 8, 32),
+            ("seed", 0, 2**63 - 1),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high or (name == "learning_rate" and value == 0):
+                option = "--" + name.replace("_", "-")
+                raise UserError(f"{option} {value} makes no sense: give a value from {low} to {high:,}")
+
+
+PRESETS = {
+    "reference": Settings(),
+    "fast": Settings(model="fast", epochs=12, weight_decay=2e-3, augmentation=0.1, first_size=16),
+}
+"""Network and recipe together, by name."""
+
+
+def preset(name: str) -> Settings:
+    """The settings of that name. Raises UserError if there is none."""
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def image_size(settings: Settings, epoch: int) -> int:
+    """Side of the training images in an epoch (from 1): first_size, then 4 pixels more at a time, up to 32.
+
+    Each size lasts for an equal part of the run, to whole epochs. A convolutional network learns its first
+    features from small images as well, in a fraction of the time (Howard, DAWNBench 2018,
+    https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
+    """
+    sizes = [*range(settings.first_size, 32, 4), 32]
+    return sizes[(epoch - 1) * len(sizes) // settings.epochs]
+
+
+def whole_number(text: str | int, name: str) -> int:
+    """A setting that came as text, from the environment say. Raises UserError if it is no whole number."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UserError(f"{name}={text} is not a whole number: give one, such as 30") from error
