@@ -49,7 +49,15 @@ class Settings:
 
 PRESETS = {
     "reference": Settings(),
-    "fast": Settings(model="fast", epochs=12, weight_decay=2e-3, augmentation=0.1, first_size=16),
+    "fast": Settings(
+        model="fast",
+        epochs=12,
+        batch_size=256,
+        learning_rate=0.4,
+        weight_decay=2e-3,
+        augmentation=0.1,
+        first_size=16,
+    ),
 }
 """Network and recipe together, by name."""
 
