@@ -101,15 +101,24 @@ class Ours:
         optimizer, self.scheduler = utils.make_optimizer(self.network, settings, steps=1_000_000)
         self.prepared, self.optimizer = self.accelerator.prepare(nn.Sequential(self.network), optimizer)
 
-    def train(self, batches: list | Loader) -> int:
-        """Takes a step a batch; returns the number of images."""
+    def steps(self, batches: list | Loader) -> None:
+        """Takes a step a batch."""
         with contextlib.redirect_stdout(io.StringIO()):
             utils.train(self.prepared, batches, self.optimizer, self.scheduler, self.accelerator, 0.1)
+
+    def train(self, batches: list) -> int:
+        """Takes a step a batch; returns the number of images."""
+        self.steps(batches)
         return sum(len(labels) for _, labels in batches)
 
     def test(self, batches: list | Loader) -> int:
         """Returns the number of images."""
         return len(utils.predict(self.network, batches)[1])
+
+
+def first_images(data: Data, count: int) -> Data:
+    """The data with at most so many training images."""
+    return data._replace(train_images=data.train_images[:count], train_labels=data.train_labels[:count])
 
 
 def ready_batches(bench: Bench, count: int, size: int = BATCH_SIZE) -> tuple[list, list]:
@@ -123,17 +132,16 @@ def measure_step(bench: Bench) -> list[Row]:
     """Training steps of the reference network on batches that are there, and their share of the peak."""
     plain, ours = Plain(bench.device), Ours(bench.device)
     plain_batches, our_batches = ready_batches(bench, 4)
-    dtypes = torch.float32, PRECISIONS[ours.accelerator.mixed_precision]
+    names = "float32", utils.precision_of(ours.accelerator)
     ways = [
         lambda: plain.train(plain_batches),
         lambda: ours.train(our_batches),
-        *(matrix_product(bench.device, dtype) for dtype in dtypes),
+        *(matrix_product(bench.device, getattr(torch, name)) for name in names),
     ]
     *steps, peak, our_peak = rates(ways, bench.seconds)
     # Forward once, backward twice that: towards the input and towards the weights.
     work = 3 * 2 * multiply_adds(plain.network)
     shares = [100 * steps[0] * work / peak, 100 * steps[1] * work / our_peak]
-    names = [str(dtype).removeprefix("torch.") for dtype in dtypes]
     return [
         faster("step", f"training step of the reference, {names[0]} and {names[1]}, images/s", *steps, 3.0),
         faster("step", "share of the peak of a matrix product in the same precision, %", *shares),
@@ -173,10 +181,7 @@ def measure_test(bench: Bench) -> list[Row]:
 
 def measure_data(bench: Bench) -> list[Row]:
     """Augmented batches on the device, from one worker."""
-    count = min(len(bench.data.train_images), 12_800)
-    data = bench.data._replace(
-        train_images=bench.data.train_images[:count], train_labels=bench.data.train_labels[:count]
-    )
+    data = first_images(bench.data, 12_800)
     plain, _ = plain_loaders(data, workers=1)
     ours, _ = loaders(data, BATCH_SIZE, workers=1, device=bench.device)
 
@@ -268,7 +273,6 @@ def smaller(name: str, what: str, plain: float, ours: float, limit: float | None
     return Row(name, what, plain, ours, plain / ours, limit)
 
 
-PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
     "step": measure_step,
     "test": measure_test,
@@ -290,12 +294,14 @@ def measure_scaling(bench: Bench) -> dict[str, dict[int, float]]:
         return lambda: ours.train(batches)
 
     def epoch(workers: int) -> Way:
-        count = 2_560
-        data = bench.data._replace(
-            train_images=bench.data.train_images[:count], train_labels=bench.data.train_labels[:count]
-        )
+        data = first_images(bench.data, 2_560)
         loader, _ = loaders(data, BATCH_SIZE, workers=workers, device=bench.device)
-        return lambda: ours.train(loader)
+
+        def way() -> int:
+            ours.steps(loader)
+            return len(data.train_images)
+
+        return way
 
     sizes, workers = (16, 32, 64, 128, 256, 512), range(cores + 1)
     points = {
@@ -339,7 +345,7 @@ def measure(options: argparse.Namespace) -> dict:
     accelerator = utils.make_accelerator(options.device)
     data = dataset.load("cifar10", options.data_dir)
     bench = Bench(data, options.data_dir, accelerator.device, options.seconds)
-    precision = str(PRECISIONS[accelerator.mixed_precision]).removeprefix("torch.")
+    precision = utils.precision_of(accelerator)
     report = records.collect_facts(data.facts(), bench.device, precision, workers=0)
     report |= {"rows": [], "scaling": {}}
     for name in [options.only] if options.only else NAMES:

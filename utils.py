@@ -28,7 +28,7 @@ PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """Our names and Accelerate's."""
 
 FIT_TO = 1_000
-"""Training images that such a layer is shown."""
+"""Training images that a network's fit_to() is shown."""
 
 REFRESH = 10
 """Batches between two looks at the loss: each makes a GPU wait for the CPU."""
@@ -71,6 +71,11 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     PartialState._reset_state()
     mixed_precision = PRECISIONS[fast[0] if precision == "auto" else precision]
     return Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
+
+
+def precision_of(accelerator: Accelerator) -> str:
+    """Our name of what it trains in, a key of PRECISIONS."""
+    return next(ours for ours, theirs in PRECISIONS.items() if theirs == accelerator.mixed_precision)
 
 
 def _fast_on_cpu() -> list[str]:
@@ -234,8 +239,7 @@ def fit(
     # `network` itself stays as it is, and tests in float32.
     prepared, optimizer = accelerator.prepare(nn.Sequential(network), optimizer)
 
-    precision = {theirs: ours for ours, theirs in PRECISIONS.items()}[accelerator.mixed_precision]
-    facts = records.collect_facts(data.facts(), device, precision, workers)
+    facts = records.collect_facts(data.facts(), device, precision_of(accelerator), workers)
     run = Run(folder, settings, facts, [], "")
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     if accelerator.scaler is not None:
