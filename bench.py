@@ -195,11 +195,11 @@ def measure_data(bench: Bench) -> list[Row]:
 def measure_memory(bench: Bench) -> list[Row]:
     """A fresh process that trains with one worker: its peak, the worker's own, the growth over epochs."""
     # Not a multiprocessing.Pool: its processes may have no children, and the loader's worker is one.
-    context = multiprocessing.get_context("spawn")
+    context, usual = multiprocessing.get_context("spawn"), multiprocessing.get_start_method()
     used = []
     for side in ("plain", "ours"):
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            run = pool.submit(run_memory, side, bench.data.name, bench.data_dir, str(bench.device))
+        with ProcessPoolExecutor(1, context) as pool:
+            run = pool.submit(run_memory, usual, side, bench.data.name, bench.data_dir, str(bench.device))
             used.append(run.result())
     plain, ours = used
     return [
@@ -209,8 +209,10 @@ def measure_memory(bench: Bench) -> list[Row]:
     ]
 
 
-def run_memory(side: str, name: str, data_dir: str | None, device: str) -> dict[str, float]:
+def run_memory(method: str, side: str, name: str, data_dir: str | None, device: str) -> dict[str, float]:
     """Trains for four short epochs in this process; MiB."""
+    # A spawned process would spawn its own; the loader's worker is to start as it does in a training run.
+    multiprocessing.set_start_method(method, force=True)
     data = dataset.load(name, data_dir)
     device = torch.device(device)
     if side == "plain":

@@ -17,6 +17,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import cv2
 import numpy as np
+import pyarrow
 import pyarrow.parquet
 from albumentations.pytorch import ToTensorV2
 from sklearn.datasets import load_digits
@@ -35,6 +36,8 @@ assignment carry, (0.2023, 0.1994, 0.2010), are a mean over the deviations withi
 
 DATASETS = ("auto", "cifar10", "digits")
 VALIDATION_IMAGES = 5_000
+PIECE = 500
+"""Images that are read at a time: a whole file at once would leave its size in free memory behind."""
 
 cv2.setNumThreads(0)  # The images are tiny: OpenCV's own threads only get in the workers' way.
 
@@ -147,22 +150,29 @@ def _read_parquet(folder: Path) -> Data:
         images, labels = [], []
         for path in sorted(folder.glob(f"{split}-*.parquet")):
             try:
-                table = pyarrow.parquet.read_table(path, columns=["img", "label"])
-                labels += [operator.index(label) for label in table["label"].to_pylist()]
-                images += [_decode(row["bytes"]) for row in table["img"].to_pylist()]
+                with pyarrow.parquet.ParquetFile(path) as file:
+                    images.append(np.empty((file.metadata.num_rows, 32, 32, 3), np.uint8))
+                    places = iter(images[-1])
+                    for rows in file.iter_batches(PIECE, columns=["img", "label"]):
+                        labels += [operator.index(label) for label in rows["label"].to_pylist()]
+                        for row in rows["img"].to_pylist():
+                            next(places)[:] = _decode(row["bytes"])
             except (OSError, ValueError, TypeError, KeyError, cv2.error, pyarrow.ArrowException) as error:
                 reason = " ".join(str(error).split())[:120]
                 raise UserError(
                     f"{path} is no CIFAR-10 parquet file or is damaged ({reason}): get it again"
                 ) from error
-        if len({image.shape for image in images}) > 1:
-            raise UserError(f"{folder} holds images of several sizes, so it is not CIFAR-10: get it again")
-        arrays += [np.array(images, dtype=np.uint8), np.array(labels, dtype=np.int64)]
+        arrays += [np.concatenate(images), np.array(labels, dtype=np.int64)]
+    # Arrow keeps what it freed, and every worker of a loader would take it over.
+    pyarrow.default_memory_pool().release_unused()
     return _checked(Data("cifar10", CLASSES, *arrays), folder)
 
 
 def _decode(png: bytes) -> np.ndarray:
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    if image.shape != (32, 32, 3):
+        raise ValueError("an image of {1}x{0} pixels, not of 32x32".format(*image.shape))
+    return image
 
 
 def _checked(data: Data, folder: Path) -> Data:

@@ -48,7 +48,7 @@ def write_parquet(path: Path, images: list, labels: list) -> None:
     """As in the Hugging Face data set; `images` are files' contents."""
     rows = [{"bytes": image, "path": None} for image in images]
     table = pyarrow.table({"img": rows, "label": labels})
-    pyarrow.parquet.write_table(table, path)
+    pyarrow.parquet.write_table(table, path, row_group_size=4_321)
 
 
 def write_batches(root: Path, data: Data, monkeypatch) -> Path:
@@ -288,8 +288,8 @@ ONE = png(make_images(1)[0])
         pytest.param([b"no image"], [0], "damaged", id="no image"),
         pytest.param([ONE[:60]], [0], "damaged", id="half an image"),
         pytest.param([None], [0], "damaged", id="image missing"),
-        pytest.param([ONE, png(make_images(1)[0][:16])], [0, 1], "several sizes", id="several sizes"),
-        pytest.param([png(np.zeros((28, 28, 3), np.uint8))], [0], "32x32x3", id="other size"),
+        pytest.param([ONE, png(make_images(1)[0][:16])], [0, 1], "32x16 pixels", id="several sizes"),
+        pytest.param([png(np.zeros((28, 28, 3), np.uint8))], [0], "28x28 pixels", id="other size"),
         pytest.param([ONE, ONE], [0, None], "damaged", id="label missing"),
         pytest.param([ONE], ["cat"], "damaged", id="label in words"),
         pytest.param([ONE], [0.5], "damaged", id="broken label"),
