@@ -20,6 +20,8 @@ class Settings:
     batch_size: int = 128
     learning_rate: float = 0.2
     """The peak of the one-cycle schedule."""
+    bias_rate: float = 1.0
+    """Learning rate of the biases, of norms above all, in units of the kernels'."""
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     augmentation: float = 0.5
@@ -35,6 +37,7 @@ class Settings:
             ("epochs", 1, 100_000),
             ("batch_size", 1, 50_000),
             ("learning_rate", 0, 100),
+            ("bias_rate", 0, 1_000),
             ("weight_decay", 0, 1),
             ("label_smoothing", 0, 1),
             ("augmentation", 0, 1),
@@ -54,6 +57,7 @@ PRESETS = {
         epochs=12,
         batch_size=256,
         learning_rate=0.4,
+        bias_rate=16,
         weight_decay=2e-3,
         augmentation=0.1,
         first_size=16,

@@ -71,6 +71,7 @@ def make_parser() -> CommandParser:
         ("epochs", int, "passes over the training set; the schedule spans them all"),
         ("batch_size", int, "images a step"),
         ("learning_rate", float, "peak of the one-cycle schedule"),
+        ("bias_rate", float, "learning rate of the biases, in units of the kernels'"),
         ("weight_decay", float, "on kernels, not on norms"),
         ("label_smoothing", float, "0 to 1"),
         ("augmentation", float, "probability of ShiftScaleRotate and of CoarseDropout, each"),

@@ -173,18 +173,22 @@ def make_optimizer(
 
     The rate rises over a fifth of the steps and falls to nothing over the rest, both in a straight line.
     Weight decay is kept off biases and norms: there it only shrinks the scale (He et al., 2018,
-    https://arxiv.org/abs/1812.01187).
+    https://arxiv.org/abs/1812.01187). Biases may learn at a rate of their own, settings.bias_rate times the
+    kernels': in short runs they are what lags behind (Page, 2019, https://github.com/davidcpage/cifar10-fast).
     """
-    kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    kernels, biases, scales = [], [], []
+    for name, parameter in network.named_parameters():
+        (kernels if parameter.ndim > 1 else biases if name.endswith("bias") else scales).append(parameter)
+    rate = settings.learning_rate
     groups = [
-        {"params": kernels, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": kernels, "lr": rate, "weight_decay": settings.weight_decay},
+        {"params": scales, "lr": rate, "weight_decay": 0.0},
+        {"params": biases, "lr": rate * settings.bias_rate, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True, fused=True)
+    optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, fused=True)
     scheduler = OneCycleLR(
         optimizer,
-        settings.learning_rate,
+        [group["lr"] for group in groups],
         total_steps=max(steps, 2),
         pct_start=0.2,
         anneal_strategy="linear",

@@ -74,3 +74,19 @@ def cifar10(cifar10_folder):
     from dataset import load  # Here: it takes seconds that most test files can do without.
 
     return load("cifar10", cifar10_folder)
+
+
+@pytest.fixture
+def refused(capsys):
+    """refused(command, argument, ...): the one line that a refused command of a module prints."""
+
+    def refuse(command, *arguments):
+        with pytest.raises(SystemExit) as ended:
+            command.main([str(argument) for argument in arguments])
+        assert ended.value.code == 2
+        line = capsys.readouterr().err
+        assert line.startswith(f"{command.__name__}.py: error: ")
+        assert line.count("\n") == 1
+        return line
+
+    return refuse

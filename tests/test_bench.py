@@ -37,17 +37,6 @@ def tiny() -> Bench:
     return Bench(dataset.load("digits"), None, CPU, 1e-6)
 
 
-def refused(capsys, *arguments):
-    """The one line that a refused command prints."""
-    with pytest.raises(SystemExit) as ended:
-        bench.main([str(argument) for argument in arguments])
-    assert ended.value.code == 2
-    line = capsys.readouterr().err
-    assert line.startswith("bench.py: error: ")
-    assert line.count("\n") == 1
-    return line
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -59,22 +48,22 @@ def refused(capsys, *arguments):
         (["--data-dir", "nowhere"], "data folder nowhere does not exist"),
     ],
 )
-def test_a_mistake_is_one_line(capsys, arguments, message):
-    assert message in refused(capsys, *arguments)
+def test_a_mistake_is_one_line(refused, arguments, message):
+    assert message in refused(bench, *arguments)
 
 
-def test_an_unwritable_report_is_named_before_anything_is_measured(capsys, monkeypatch, tmp_path):
+def test_an_unwritable_report_is_named_before_anything_is_measured(refused, monkeypatch, tmp_path):
     monkeypatch.setattr(dataset, "load", lambda *_: pytest.fail("it began"))
     (tmp_path / "file").write_text("kept")
-    assert "cannot write to" in refused(capsys, "--json", tmp_path / "file" / "bench.json")
-    assert "is a folder: name a file" in refused(capsys, "--json", tmp_path)
+    assert "cannot write to" in refused(bench, "--json", tmp_path / "file" / "bench.json")
+    assert "is a folder: name a file" in refused(bench, "--json", tmp_path)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["kept"]
 
 
-def test_an_earlier_report_outlives_a_failed_run(capsys, tmp_path):
+def test_an_earlier_report_outlives_a_failed_run(refused, tmp_path):
     path = tmp_path / "bench.json"
     path.write_text(json.dumps(REPORT))
-    refused(capsys, "--json", path, "--data-dir", "nowhere")
+    refused(bench, "--json", path, "--data-dir", "nowhere")
     assert bench.read_report(path) == REPORT
 
 

@@ -47,6 +47,7 @@ def test_an_unknown_preset_is_named():
         {"learning_rate": 0},
         {"learning_rate": float("nan")},
         {"learning_rate": float("inf")},
+        {"bias_rate": -1},
         {"weight_decay": -1e-4},
         {"label_smoothing": 1.1},
         {"augmentation": -0.1},

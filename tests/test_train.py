@@ -16,17 +16,6 @@ def run(*arguments):
     return train.main([str(argument) for argument in arguments])
 
 
-def refused(capsys, *arguments):
-    """The one line that a refused command prints."""
-    with pytest.raises(SystemExit) as ended:
-        run(*arguments)
-    assert ended.value.code == 2
-    line = capsys.readouterr().err
-    assert line.startswith("train.py: error: ")
-    assert line.count("\n") == 1
-    return line
-
-
 @pytest.mark.parametrize("preset", PRESETS)
 def test_training_leaves_a_run_that_evaluates_to_its_own_log(tmp_path, capsys, preset):
     folder = tmp_path / "run"
@@ -52,8 +41,8 @@ def test_the_help_tells_every_presets_defaults(capsys):
     assert f"reference 30, fast {PRESETS['fast'].epochs}" in words
 
 
-def test_resume_goes_on_only_where_told(tmp_path, capsys):
-    assert "--resume needs --out" in refused(capsys, "--resume", "--dataset", "digits")
+def test_resume_goes_on_only_where_told(tmp_path, refused):
+    assert "--resume needs --out" in refused(train, "--resume", "--dataset", "digits")
 
 
 @pytest.mark.parametrize(
@@ -83,15 +72,15 @@ def test_resume_goes_on_only_where_told(tmp_path, capsys):
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
 )
-def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys, arguments, message):
+def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, refused, arguments, message):
     out = [] if "--evaluate" in arguments else ["--out", tmp_path / "run"]
-    assert message in refused(capsys, *arguments, *out)
+    assert message in refused(train, *arguments, *out)
     assert not (tmp_path / "run").exists()
 
 
-def test_an_output_folder_that_cannot_be_written_is_named(tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_written_is_named(tmp_path, refused):
     (tmp_path / "file").touch()
-    line = refused(capsys, "--dataset", "digits", "--out", tmp_path / "file" / "run")
+    line = refused(train, "--dataset", "digits", "--out", tmp_path / "file" / "run")
     assert "cannot write to" in line
     assert "name another output folder" in line
 
@@ -103,8 +92,9 @@ def test_the_script_itself_ends_with_2_and_no_traceback():
     assert done.stderr == "train.py: error: unknown model 'nonesuch': choose one of reference, fast\n"
 
 
-def test_the_committed_weights_give_the_committed_accuracy(cifar10_folder, capsys):
-    folder = REPO / "results" / "reference"
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in REPO.glob("results/*/settings.json")))
+def test_the_committed_weights_give_the_committed_accuracy(name, cifar10_folder, capsys):
+    folder = REPO / "results" / name
     run("--evaluate", folder, "--data-dir", cifar10_folder)
     printed = capsys.readouterr().out.strip()
     committed = records.read(folder)

@@ -295,6 +295,19 @@ def test_weight_decay_spares_norms_and_biases():
         assert id(parameter) in (spared if "norm" in name else decayed), name
 
 
+def test_biases_alone_learn_at_their_own_rate_all_along():
+    network = build("reference")
+    optimizer, scheduler = utils.make_optimizer(network, Settings(learning_rate=0.4, bias_rate=16), steps=100)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    for _ in range(100):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                factor = 16 if names[id(parameter)].endswith("bias") else 1
+                assert group["lr"] == pytest.approx(factor * optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+
+
 @pytest.mark.parametrize("steps", [1, 2, 10, 1000])
 def test_the_schedule_peaks_at_a_fifth_and_ends_at_nothing(steps):
     optimizer, scheduler = utils.make_optimizer(build("reference"), Settings(learning_rate=0.4), steps)
