@@ -52,6 +52,26 @@ class Settings:
 
 PRESETS = {
     "reference": Settings(),
+    "best": Settings(
+        model="best",
+        epochs=150,
+        batch_size=256,
+        learning_rate=0.4,
+        bias_rate=16,
+        weight_decay=1e-3,
+        augmentation=0.3,
+        first_size=16,
+    ),
+    "dilated": Settings(
+        model="dilated",
+        epochs=80,
+        batch_size=256,
+        learning_rate=0.4,
+        bias_rate=16,
+        weight_decay=1e-3,
+        augmentation=0.3,
+        first_size=28,
+    ),
     "fast": Settings(
         model="fast",
         epochs=12,

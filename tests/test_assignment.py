@@ -22,6 +22,7 @@ def run(tmp_path):
     facts = {
         "data": {"fingerprint": "0123", "train": 50_000, "test": 10_000},
         "device": "a CPU",
+        "threads": 2,
         "precision": "float32",
         "python": "3.12.0",
         "versions": {"torch": "2.9.0"},
@@ -108,6 +109,8 @@ def test_the_command_repeats_all_settings_that_are_not_the_default(run):
     assert assignment.command_line(run._replace(settings=settings)) == (
         f"python train.py --preset fast --dataset cifar10 --epochs {settings.epochs} --seed 3 --validation"
     )
+    alone = run._replace(facts=run.facts | {"threads": 1})
+    assert assignment.command_line(alone) == f"OMP_NUM_THREADS=1 {assignment.command_line(run)}"
 
 
 def markers(name, inside=""):

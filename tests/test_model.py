@@ -7,7 +7,18 @@ from torch import nn
 
 import model
 from errors import UserError
-from model import NETWORKS, FastNet, FastUnit, S9Net, build, count_parameters, receptive_field, summary
+from model import (
+    NETWORKS,
+    FastNet,
+    ResidualUnit,
+    S9Net,
+    SeparableUnit,
+    build,
+    count_multiply_adds,
+    count_parameters,
+    receptive_field,
+    summary,
+)
 
 # The table in the README of the notebook that this repo rebuilds: (layer, shape, parameters), 51 rows.
 UNITS = [(16, 32, 432), (16, 32, 2304), (16, 30, 2304), (32, 30, 4608), (32, 30, 9216), (32, 15, 9216)]
@@ -214,16 +225,88 @@ def test_the_fast_network_takes_small_images(size):
     assert FastNet().eval()(torch.zeros(2, 3, size, size)).shape == (2, 10)
 
 
-def test_a_fast_unit_adds_its_input_where_it_fits():
+@pytest.mark.parametrize(
+    ("channels", "convolution", "side", "added"),
+    [
+        (16, {}, 12, True),
+        (16, {"dilation": 2, "padding": 2}, 12, True),
+        (32, {}, 12, False),
+        (16, {"stride": 2}, 6, False),
+        (16, {"dilation": 2}, 10, False),
+        (16, {"dilation": 4, "padding": 0}, 4, False),
+    ],
+)
+def test_a_residual_unit_adds_its_input_where_it_fits(channels, convolution, side, added):
+    features = torch.randn(2, 16, 12, 12)
+    unit = ResidualUnit(16, channels, nn.SiLU, **convolution).eval()
+    result = F.silu(unit.norm(unit.convolution(features)))
+    assert result.shape == (2, channels, side, side)
+    assert torch.equal(unit(features), features + result if added else result)
+
+
+@pytest.mark.parametrize(("channels", "added"), [(16, True), (24, False)])
+def test_a_separable_unit_adds_its_input_where_it_fits(channels, added):
     features = torch.randn(2, 16, 8, 8)
-    units = ((FastUnit(16, 16), True), (FastUnit(16, 32), False), (FastUnit(16, 16, stride=2), False))
-    for unit, added in units:
-        unit.eval()
-        result = unit.activation(unit.norm(unit.convolution(features)))
-        assert torch.equal(unit(features), features + result if added else result)
+    unit = SeparableUnit(16, channels).eval()
+    inner = F.silu(unit.pointwise(unit.norm(unit.depthwise(features))))
+    result = unit.projection_norm(unit.projection(inner))
+    assert inner.shape == (2, 48, 8, 8)
+    assert torch.equal(unit(features), features + result if added else result)
 
 
 def test_the_fast_network_as_the_docstring_has_it():
     network = FastNet()
     assert count_parameters(network) == 494_368
     assert sorted({row.n_out for row in receptive_field(network)}) == [4, 8, 16, 32]
+
+
+# The networks to hand in
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "view", "sides"),
+    [("best", 197_808, 51, [8, 15, 30, 32]), ("dilated", 199_856, 49, [8, 16, 24, 32])],
+)
+def test_a_network_as_its_docstring_has_it(name, parameters, view, sides):
+    network = build(name)
+    assert count_parameters(network) == parameters
+    rows = receptive_field(network)
+    assert rows[-1].r_out == view
+    assert sorted({row.n_out for row in rows}) == sides
+    assert f"{parameters:,} parameters" in type(network).__doc__
+
+
+def test_the_dilated_network_has_no_stride_and_pools_once():
+    network = build("dilated")
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    assert {layer.stride for layer in convolutions} == {(1, 1)}
+    pools = [name for name, layer in network.named_modules() if "Pool" in type(layer).__name__]
+    assert pools == ["O.global_average"]
+    assert all(row.s == row.j_out == 1 for row in receptive_field(network))
+
+
+@pytest.mark.parametrize("name", ["best", "dilated"])
+def test_every_weight_of_a_network_to_hand_in_gets_a_gradient(name):
+    network = build(name).train()
+    network(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("reference", 32_282_272), ("best", 37_500_864), ("dilated", 37_675_728), ("fast", 20_350_208)],
+)
+def test_multiply_adds_are_counted_from_the_shapes(name, expected):
+    """Against a count of our own: a convolution's weights, once for each pixel it gives."""
+    network = build(name).eval()
+    counted = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(
+                lambda layer, _, result: counted.append(layer.weight.numel() * result[0, 0].numel())
+            )
+    multiply_adds = count_multiply_adds(network)
+    with torch.no_grad():
+        counted.clear()
+        network(torch.zeros(1, 3, 32, 32))
+    assert multiply_adds == sum(counted) == expected

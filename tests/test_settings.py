@@ -34,7 +34,9 @@ def test_presets_are_named_after_networks_that_exist():
 
 
 def test_an_unknown_preset_is_named():
-    with pytest.raises(UserError, match="unknown preset 'slow': choose one of reference, fast"):
+    with pytest.raises(
+        UserError, match="unknown preset 'slow': choose one of reference, best, dilated, fast"
+    ):
         preset("slow")
 
 

@@ -38,7 +38,7 @@ def test_the_help_tells_every_presets_defaults(capsys):
     with pytest.raises(SystemExit):
         run("--help")
     words = " ".join(capsys.readouterr().out.split())
-    assert f"reference 30, fast {PRESETS['fast'].epochs}" in words
+    assert ", ".join(f"{name} {settings.epochs}" for name, settings in PRESETS.items()) in words
 
 
 def test_resume_goes_on_only_where_told(tmp_path, refused):
@@ -48,7 +48,7 @@ def test_resume_goes_on_only_where_told(tmp_path, refused):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "resnet"], "unknown model 'resnet': choose one of reference, fast"),
+        (["--model", "resnet"], "unknown model 'resnet': choose one of reference, best, dilated, fast"),
         (["--dataset", "mnist"], "unknown dataset 'mnist': choose one of auto, cifar10, digits"),
         (["--device", "tpu", "--dataset", "digits"], "unknown device 'tpu'"),
         (["--precision", "int4", "--dataset", "digits"], "unknown precision 'int4'"),
@@ -64,9 +64,13 @@ def test_resume_goes_on_only_where_told(tmp_path, refused):
         (["--seed", "-1"], "--seed -1 makes no sense"),
         (["--augmentation", "1.5"], "--augmentation 1.5 makes no sense"),
         (["--first-size", "4"], "--first-size 4 makes no sense"),
+        (
+            ["--preset", "dilated", "--first-size", "24", "--dataset", "digits"],
+            "--first-size 24 does not fit the model dilated",
+        ),
         (["--first-size", "64"], "--first-size 64 makes no sense"),
         (["--first-size", "20", "--dataset", "digits"], "--first-size 20 does not fit the model reference"),
-        (["--preset", "slow"], "unknown preset 'slow': choose one of reference, fast"),
+        (["--preset", "slow"], "unknown preset 'slow': choose one of reference, best, dilated, fast"),
         (["--data-dir", "nowhere"], "data folder nowhere does not exist"),
         (["--evaluate", "nowhere"], "is not the record of a run"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
@@ -89,7 +93,10 @@ def test_the_script_itself_ends_with_2_and_no_traceback():
     command = [sys.executable, "train.py", "--model", "nonesuch"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "train.py: error: unknown model 'nonesuch': choose one of reference, fast\n"
+    assert (
+        done.stderr
+        == "train.py: error: unknown model 'nonesuch': choose one of reference, best, dilated, fast\n"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in REPO.glob("results/*/settings.json")))
