@@ -9,6 +9,7 @@ Each takes --run, the folder of the run to speak of: results/reference by defaul
 """
 
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -32,6 +33,7 @@ FAST = REPO / "results" / "fast"
 README = REPO / "README.md"
 IMAGES = REPO / "Images"
 BENCH = REPO / "results" / "bench.json"
+FAULTS = REPO / "results" / "faults.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -176,6 +178,16 @@ def command_line(run: Run) -> str:
     )
 
 
+def faults_table(path: Path = FAULTS) -> str:
+    """What `S9_LONG=1 make test` tried last, and how it ended, as a Markdown table."""
+    record = json.loads(path.read_text())
+    versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
+    lines = [f"{record['date']}, Python {record['python']}, {versions}", ""]
+    lines += ["| what went wrong | what happens | times tried |", "| --- | --- | ---: |"]
+    lines += [f"| {row['fault']} | {row['outcome']} | {row['times']:,} |" for row in record["tried"]]
+    return "\n".join(lines)
+
+
 def readme_parts(run: Run) -> dict[str, str]:
     """The machine-made parts of the README by the name in their markers."""
     network = build(run.settings.model)
@@ -186,6 +198,7 @@ def readme_parts(run: Run) -> dict[str, str]:
         "log": _fenced(run.log),
         "fast": results_table(records.read(FAST)),
         "benchmark": bench.format_report(bench.read_report(BENCH)),
+        "faults": faults_table(),
     }
 
 

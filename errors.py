@@ -1,18 +1,35 @@
-"""How a user's mistake is told: one clear line, exit code 2."""
+"""How what went wrong is told: one clear line, and an exit code that tells a mistake from a failed run."""
 
 import argparse
 from typing import NoReturn
 
 
-class UserError(ValueError):
+class _OneLine:
+    def _render_traceback_(self) -> list[str]:
+        """IPython's hook: a notebook shows the line alone, no traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class UserError(_OneLine, ValueError):
     """Something the user can mend: the message says in one line what is wrong and what to do.
 
     Every public function raises it for bad input; a command ends with that line and exit code 2.
     """
 
-    def _render_traceback_(self) -> list[str]:
-        """IPython's hook: a notebook shows the line alone, no traceback."""
-        return [f"{type(self).__name__}: {self}"]
+
+class RunError(_OneLine, RuntimeError):
+    """A run that was begun rightly and cannot go on: the line says where it stopped, why, and what is kept.
+
+    A command ends with that line and exit code 1.
+    """
+
+
+class Interrupted(_OneLine, KeyboardInterrupt):
+    """A run that was asked to stop, and was saved first; `exit_code` is the shell's, 128 + the signal."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -41,16 +41,20 @@ class Batches:
 
     def __init__(self, count: int, batch_size: int, seed: int, shuffle: bool) -> None:
         self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
-        self.epoch = 0
+        self.epoch = self.first = 0
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
+
+    def size(self, number: int) -> int:
+        """Images in a batch, by its number from 0: the last one holds what is left."""
+        return min(self.batch_size, self.count - number * self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         order = np.arange(self.count)
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        for number in range(len(self)):
+        for number in range(self.first, len(self)):
             sequence = np.random.SeedSequence([self.seed, self.epoch, number])
             indices = order[number * self.batch_size :][: self.batch_size]
             yield Batch(int(sequence.generate_state(1, np.uint64)[0]), indices.tolist())
@@ -61,18 +65,29 @@ class Images(Dataset):
 
     They are held as tensors, which reach a worker as shared memory however it is started, and given as
     arrays, which come back from one in half the time.
+
+    Of several processes, each takes every so many-th image of a batch. All of them augment all of it, so that
+    an image is changed in the same way however many processes there are.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: A.Compose | None = None) -> None:
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        transform: A.Compose | None = None,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
         self.images, self.labels = torch.from_numpy(images), torch.from_numpy(labels)
         self.transform = transform
+        self.own = slice(process, None, processes)
 
     def __getitem__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         images, labels = self.images[batch.indices].numpy(), self.labels[batch.indices].numpy()
         if self.transform is not None:
             reseed(self.transform, batch.seed)
             augment(images, self.transform)
-        return images, labels
+        return images[self.own], labels[self.own]
 
 
 def as_fetched(batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -157,21 +172,34 @@ class Loader:
     """A DataLoader of bytes, seen from the device.
 
     Gives float32 images (batch, 3, 32, 32) in channels-last layout, normalised to zero mean and unit
-    deviation over the training set, and int64 labels (batch,), both on the device.
+    deviation over the training set, and int64 labels (batch,), both on the device. `process` of `processes`
+    is the one that it gives its part of each batch.
     """
 
     def __init__(
-        self, source: DataLoader, mean: Sequence[float], std: Sequence[float], device: torch.device
+        self,
+        source: DataLoader,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         self.source, self.device, self.size = source, device, None
+        self.process, self.processes = process, processes
         self.mean, self.std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def set_epoch(self, epoch: int, size: int | None = None) -> None:
-        """The epoch, from 1, that the next iteration is, and the side of its images, None for their own."""
-        self.source.sampler.epoch, self.size = epoch, size
+    def batch_size(self, number: int) -> int:
+        """Images in a batch, by its number from 0, over all processes."""
+        return self.source.sampler.size(number)
+
+    def set_epoch(self, epoch: int, size: int | None = None, first: int = 0) -> None:
+        """What the next iteration is: the epoch, from 1; the side of its images, None for their own; its
+        first batch, from 0, where an epoch that was broken off goes on."""
+        self.source.sampler.epoch, self.source.sampler.first, self.size = epoch, first, size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in self.source:
@@ -205,12 +233,15 @@ def loaders(
     workers: int | None = None,
     device: torch.device | str = "cpu",
     transform: A.Compose | None = None,
+    process: int = 0,
+    processes: int = 1,
 ) -> tuple[Loader, Loader]:
     """Loader of the augmented, shuffled training set, and of the test set as it is, in its order.
 
     batch_size: images a training batch, at least 1; the last batch of an epoch holds what is left.
     workers: processes that augment, 0 for none, None for default_workers().
     device: where the images go. transform: of the training images; None for dataset.train_transform.
+    process, processes: which one of how many asks; each gets its own part of every batch.
 
     Raises UserError for sizes that make no sense.
     """
@@ -220,9 +251,15 @@ def loaders(
         raise UserError(f"batch size {batch_size} makes no sense: give 1 or more")
     if workers < 0:
         raise UserError(f"{workers} workers make no sense: give 0 (none) or more")
+    left = len(data.train_images) % batch_size or batch_size
+    if left < processes:
+        raise UserError(
+            f"an epoch's last batch has {left} images for {processes} processes: change --batch-size"
+        )
     transform = transform or train_transform(data.mean, data.std)
+    part = {"process": process, "processes": processes}
     train = DataLoader(
-        Images(data.train_images, data.train_labels, transform),
+        Images(data.train_images, data.train_labels, transform, **part),
         batch_size=None,
         sampler=Batches(len(data.train_images), batch_size, seed, shuffle=True),
         collate_fn=as_fetched,
@@ -233,10 +270,11 @@ def loaders(
         generator=torch.Generator(),
     )
     test = DataLoader(
-        Images(data.test_images, data.test_labels),
+        Images(data.test_images, data.test_labels, **part),
         batch_size=None,
         sampler=Batches(len(data.test_images), TEST_BATCH_SIZE, seed, shuffle=False),
         collate_fn=as_fetched,
         generator=torch.Generator(),
     )
-    return Loader(train, data.mean, data.std, device), Loader(test, data.mean, data.std, device)
+    first, second = (Loader(source, data.mean, data.std, device, **part) for source in (train, test))
+    return first, second

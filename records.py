@@ -4,7 +4,7 @@ settings.json         Settings, and the facts of the run: data, device, precisio
 history.csv           one row an epoch (Epoch)
 log.txt               the log as it was printed
 weights.safetensors   the network after the last epoch, float32
-checkpoint.pt         all that a resumed run needs; not part of the evidence, git ignores it
+checkpoint*.pt        all that a resumed run needs (see checkpoints.py); no evidence, git ignores them
 """
 
 import csv
@@ -79,11 +79,9 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
 
     Raises UserError if it cannot be written, or holds a run and `resume` is False or the settings differ.
     """
+    if not resume and any((folder / name).exists() for name in (SETTINGS, CHECKPOINT)):
+        raise UserError(f"{folder} already holds a run: name another folder, or resume this one (--resume)")
     if (folder / SETTINGS).exists():
-        if not resume:
-            raise UserError(
-                f"{folder} already holds a run: name another folder, or resume this one (--resume)"
-            )
         other = asdict(_read_settings(folder)[0])
         unlike = [
             f"{key} {other[key]} there, {value} here"
@@ -95,6 +93,8 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
                 f"{folder} holds a run of other settings ({'; '.join(unlike)}): name another folder"
             )
     ensure_writable(folder)
+    for left_behind in folder.glob(".*-tmp"):  # by a process that was killed while it wrote
+        left_behind.unlink(missing_ok=True)
 
 
 def ensure_writable(folder: Path) -> None:
@@ -121,6 +121,28 @@ def collect_facts(data_facts: dict, device: torch.device, precision: str, worker
         "commit": _commit(),
         "started": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
+
+
+SAME_HARDWARE_AND_CODE = ("device", "threads", "precision", "python", "versions", "commit")
+"""Facts whose change makes a resumed run another than one that never stopped, if only in the rounding."""
+
+
+def continued(before: dict, now: dict, epoch: int) -> dict:
+    """The facts of a run that goes on in `epoch`: its first ones, and under "resumed" what changed since.
+
+    Raises UserError if it would go on with other data.
+    """
+    if before["data"] != now["data"]:
+        raise UserError(
+            f"the run began with other data (fingerprint {before['data']['fingerprint']}, "
+            f"here {now['data']['fingerprint']}): name the same source"
+        )
+    resumed = before.get("resumed", [])
+    latest = before | {key: value for stretch in resumed for key, value in stretch.items()}
+    changed = {key: now[key] for key in SAME_HARDWARE_AND_CODE if now[key] != latest[key]}
+    if changed:
+        resumed = [*resumed, {"epoch": epoch, **changed, "started": now["started"]}]
+    return before | ({"resumed": resumed} if resumed else {})
 
 
 def _device_name(device: torch.device) -> str:
@@ -158,7 +180,7 @@ def write(run: Run, network: nn.Module) -> None:
 
 def replace(path: Path, content: bytes) -> None:
     """Writes a file under another name, then renames it: a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}-{os.getpid()}-tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -6,22 +6,30 @@ python train.py --evaluate results/reference
 """
 
 import argparse
+import os
+import shlex
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 
+import hardware
 import records
 import utils
 from dataset import DATASETS, load
-from errors import CommandParser, UserError
+from errors import CommandParser, Interrupted, RunError, UserError
 from loaders import loaders
 from model import NETWORKS, build
 from settings import PRESETS, Settings, preset
 
+FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
+"""Of those that `accelerate launch` may have started; the others hold their tongue."""
+
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command; ends with exit code 2 after one line about a user's mistake."""
+    """Runs the command; ends with exit code 2 after one line about a user's mistake, with 1 after one about a
+    run that failed, and with 130 after Ctrl-C, once all is kept and the command that goes on is printed."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
@@ -30,7 +38,25 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             train(options)
     except UserError as error:
+        if not FIRST_PROCESS:
+            parser.exit(2)
         parser.error(str(error))
+    except RunError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    except Interrupted as error:
+        again = sys.argv[1:] if arguments is None else arguments
+        parser.exit(error.exit_code, f"\n{parser.prog}: {error}\n{resume_command(again, options.out)}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"\n{parser.prog}: stopped; what was kept goes on with --resume --out FOLDER\n")
+
+
+def resume_command(arguments: list[str], folder: Path) -> str:
+    """The command that goes on with the run of these arguments."""
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    known.add_argument("--out")
+    known.add_argument("--resume", action="store_true")
+    _, rest = known.parse_known_args(arguments)
+    return shlex.join(["python", "train.py", *rest, "--out", str(folder), "--resume"])
 
 
 def make_parser() -> CommandParser:
@@ -86,11 +112,11 @@ def make_parser() -> CommandParser:
             help=f"{text}; default: {values}",
         )
     where = parser.add_argument_group("where")
-    where.add_argument("--device", default="auto", help=f"one of {', '.join(utils.DEVICES)} (%(default)s)")
+    where.add_argument("--device", default="auto", help=f"one of {', '.join(hardware.DEVICES)} (%(default)s)")
     where.add_argument(
         "--precision",
         default="auto",
-        help=f"of training: auto, the default, is the fastest here; or {', '.join(utils.PRECISIONS)}",
+        help=f"of training: auto, the default, is the fastest here; or {', '.join(hardware.PRECISIONS)}",
     )
     where.add_argument(
         "--workers",
@@ -102,7 +128,7 @@ def make_parser() -> CommandParser:
         "--out", type=Path, metavar="DIR", help="run folder; default: the next free runs/MODEL-DATASET-N"
     )
     where.add_argument(
-        "--resume", action="store_true", help="go on with the run in --out after its last whole epoch"
+        "--resume", action="store_true", help="go on with the run in --out where it was kept last"
     )
     where.add_argument(
         "--evaluate", type=Path, metavar="RUN", help="train nothing: test the weights of this run folder"
@@ -124,18 +150,22 @@ def train(options: argparse.Namespace) -> None:
     """Trains what the options say. Raises UserError for options that do not fit."""
     if options.resume and options.out is None:
         raise UserError("--resume needs --out, the folder of the run to go on with")
+    if options.out is None and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError("several processes need --out, one folder for all of them")
     settings = chosen_settings(options)
     torch.manual_seed(settings.seed)
     network = build(settings.model)
     data = load(options.dataset, options.data_dir)
     settings = replace(settings, dataset=data.name)
-    folder = options.out or records.free_folder(settings)
-    print(f"{settings.model} on {data.name} for {settings.epochs} epochs, records in {folder}\n", flush=True)
+    options.out = options.out or records.free_folder(settings)
+    if FIRST_PROCESS:
+        what = f"{settings.model} on {data.name} for {settings.epochs} epochs"
+        print(f"{what}, records in {options.out}\n", flush=True)
     utils.fit(
         network,
         data,
         settings,
-        folder,
+        options.out,
         resume=options.resume,
         device=options.device,
         precision=options.precision,
@@ -151,7 +181,7 @@ def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.
     data = load(run.settings.dataset, data_dir)
     if run.settings.validation:
         data = data.validation()
-    network.to(utils.make_accelerator(device, "float32").device, memory_format=torch.channels_last)
+    network.to(hardware.make_accelerator(device, "float32").device, memory_format=torch.channels_last)
     _, test_loader = loaders(data, device=next(network.parameters()).device)
     return utils.test(network, test_loader, "Validation" if run.settings.validation else "Test")
 

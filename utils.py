@@ -1,9 +1,11 @@
 """The training and test loops, one epoch each, and `fit`, which runs them to the end."""
 
-import io
-import pickle
+import math
+import signal
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,21 +13,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import gather_object, reduce
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from tqdm import tqdm
 
+import checkpoints
 import records
 from dataset import Data, train_transform
-from errors import UserError
+from errors import Interrupted, RunError, UserError
+from faults import Interrupts, Watch, told
+from hardware import make_accelerator, precision_of, shared_batch_norm
 from loaders import Loader, default_workers, loaders, normalise
 from records import Epoch, Run
 from settings import Settings, image_size
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-"""Our names and Accelerate's."""
 
 FIT_TO = 1_000
 """Training images that a network's fit_to() is shown."""
@@ -45,46 +46,18 @@ class Scores(NamedTuple):
     """As it was printed."""
 
 
-def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerator:
-    """Where and how precisely to train.
+@dataclass
+class Progress:
+    """How far an epoch has come, and what its log line counts: where train() begins, and where it stopped."""
 
-    device: "auto" takes CUDA, else Apple's MPS, else the CPU.
-    precision: of the convolutions in training; "auto" takes what the device computes faster than float32:
-    bfloat16, or float16 on GPUs older than that; float32 where it has neither.
-
-    Raises UserError for names that are unknown and for hardware that is not there.
-    """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device not in DEVICES:
-        raise UserError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
-    if device == "auto":
-        device = "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
-    if not there[device]:
-        raise UserError(f"this machine has no {device} device: use --device auto")
-    fast = {"cpu": _fast_on_cpu, "cuda": _fast_on_cuda, "mps": lambda: ["float32"]}[device]()
-    if precision not in ("auto", *PRECISIONS):
-        raise UserError(f"unknown precision {precision!r}: choose one of auto, {', '.join(PRECISIONS)}")
-    if precision != "auto" and precision not in fast:
-        raise UserError(f"{device} has no fast {precision} here: choose one of auto, {', '.join(fast)}")
-    # One Accelerator's choices would otherwise bind every later one of the process.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    PartialState._reset_state()
-    mixed_precision = PRECISIONS[fast[0] if precision == "auto" else precision]
-    return Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
-
-
-def precision_of(accelerator: Accelerator) -> str:
-    """Our name of what it trains in, a key of PRECISIONS."""
-    return next(ours for ours, theirs in PRECISIONS.items() if theirs == accelerator.mixed_precision)
-
-
-def _fast_on_cpu() -> list[str]:
-    return ["bfloat16", "float32"] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ["float32"]
-
-
-def _fast_on_cuda() -> list[str]:
-    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return ["bfloat16", "float16", "float32"] if bfloat16 else ["float16", "float32"]
+    batches: int = 0
+    loss: float = 0.0
+    """Sum over the images so far."""
+    correct: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    learning_rate: float = 0.0
+    """That the epoch began with."""
 
 
 def train(
@@ -94,21 +67,41 @@ def train(
     scheduler: LRScheduler,
     accelerator: Accelerator,
     label_smoothing: float = 0.0,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Scores:
     """One epoch of training; prints `Train: Loss=1.7162 Batch_id=390 Accuracy=33.76: 100%|...`.
 
     network, optimizer: as `accelerator.prepare` returned them.
     label_smoothing: in 0..1, for the loss that is minimised; the losses shown are without it, so that they
     compare with those on the test set.
+    progress: of the epoch so far, where one that was broken off goes on; it is kept up to date.
+    stop: asked after every batch; the epoch ends early where it says so.
+
+    Raises RunError if a loss or a gradient is not finite.
     """
     network.train()
-    total_loss = correct = torch.zeros((), device=accelerator.device)
-    seen = 0
-    bar_format = "{l_bar}{bar:10}{r_bar}"
-    bar = tqdm(loader, "Train", leave=False, file=sys.stdout, bar_format=bar_format, mininterval=0.5)
-    for batch_id, (images, labels) in enumerate(bar):
+    progress = progress or Progress()
+    total_loss = torch.tensor(progress.loss, device=accelerator.device)
+    correct = torch.tensor(float(progress.correct), device=accelerator.device)
+    watch = Watch(network, accelerator.device)
+    bar = tqdm(
+        loader,
+        "Train",
+        initial=progress.batches,
+        leave=False,
+        file=sys.stdout,
+        bar_format="{l_bar}{bar:10}{r_bar}",
+        mininterval=0.5,
+        disable=not accelerator.is_main_process,
+    )
+    for batch_id, (images, labels) in enumerate(bar, progress.batches):
         logits = network(images)
-        accelerator.backward(F.cross_entropy(logits, labels, label_smoothing=label_smoothing))
+        # Each process has its part of the batch, and Accelerate takes the mean over processes.
+        share = len(labels) * accelerator.num_processes / loader.batch_size(batch_id)
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing) * share
+        accelerator.backward(loss)
+        watch.see(batch_id, loss, gradients=accelerator.scaler is None)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
@@ -117,16 +110,27 @@ def train(
         loss = F.cross_entropy(logits, labels)
         total_loss = total_loss + loss * len(labels)
         correct = correct + (logits.argmax(1) == labels).sum()
-        seen += len(labels)
-        if batch_id % REFRESH == 0 or batch_id == len(loader) - 1:
-            accuracy = 100 * correct.item() / seen
+        progress.batches, progress.images = batch_id + 1, progress.images + len(labels)
+        last = progress.batches == len(loader)
+        stopped = not last and stop()
+        if batch_id % REFRESH == 0 or last or stopped:
+            watch.check()
+            progress.loss, progress.correct = total_loss.item(), int(correct.item())
+            right, seen = accelerator.reduce(
+                torch.stack([correct, torch.full_like(correct, progress.images)])
+            )
+            accuracy = 100 * (right / seen).item()
             bar.set_description(
                 f"Train: Loss={loss.item():.4f} Batch_id={batch_id} Accuracy={accuracy:.2f}", False
             )
-    line = str(bar)
+        if stopped:
+            break
+    line = str(bar) if accelerator.is_main_process else ""
     bar.close()
-    print(line, flush=True)
-    return Scores(total_loss.item() / seen, 100 * correct.item() / seen, line)
+    accelerator.print(line, flush=True)
+    sums = torch.stack([total_loss, correct, torch.full_like(correct, progress.images)])
+    loss_sum, right, seen = accelerator.reduce(sums).tolist()
+    return Scores(loss_sum / seen, 100 * right / seen, line)
 
 
 def test(network: nn.Module, loader: Loader, name: str = "Test") -> Scores:
@@ -136,11 +140,17 @@ def test(network: nn.Module, loader: Loader, name: str = "Test") -> Scores:
     name: what the set is called in that line.
     """
     logits, labels = predict(network, loader)
+    count = len(labels)
     loss = F.cross_entropy(logits, labels).item()
     correct = (logits.argmax(1) == labels).sum().item()
-    accuracy = 100 * correct / len(labels)
-    line = f"{name} set: Average loss: {loss:.4f}, Accuracy: {correct}/{len(labels)} ({accuracy:.2f}%)"
-    print(line, flush=True)
+    if loader.processes > 1:
+        sums = torch.tensor([loss * count, correct, count], device=loader.device)
+        total_loss, correct, count = reduce(sums, "sum").tolist()
+        loss = total_loss / count
+    accuracy = 100 * correct / count
+    line = f"{name} set: Average loss: {loss:.4f}, Accuracy: {correct:.0f}/{count:.0f} ({accuracy:.2f}%)"
+    if loader.process == 0:
+        print(line, flush=True)
     return Scores(loss, accuracy, line)
 
 
@@ -212,26 +222,31 @@ def fit(
 
     network: its first weights are its own; it is trained in place and left on the device.
     folder: written after every epoch (see records.py); must hold no run, or with `resume` one of the same
-    settings, which then goes on after its last whole epoch and ends as if it had never stopped.
+    settings, which then goes on from its last checkpoint and ends as if it had never stopped.
     device, precision: see make_accelerator. workers: see loaders.loaders.
 
     Tests are in the precision of training, the last one in float32: it is the result.
+    Several processes (accelerate launch) share every batch, and `folder`, which the first of them writes.
 
-    Returns the history. Raises UserError for anything that does not fit, before anything is written.
+    Returns the history. Raises UserError for anything that does not fit, before anything is written;
+    RunError if the training fails; Interrupted, once all is kept, if it was asked to stop (Ctrl-C).
     """
     if settings.dataset != data.name:
         raise UserError(f"the settings are for {settings.dataset}, the data is {data.name}: use the same")
     if settings.validation:
         data = data.validation()
     accelerator = make_accelerator(device, precision)
-    device = accelerator.device
+    device, processes = accelerator.device, accelerator.num_processes
     workers = default_workers(device) if workers is None else workers
     transform = train_transform(data.mean, data.std, settings.augmentation)
-    train_loader, test_loader = loaders(data, settings.batch_size, settings.seed, workers, device, transform)
+    part = {"process": accelerator.process_index, "processes": processes}
+    train_loader, test_loader = loaders(
+        data, settings.batch_size, settings.seed, workers, device, transform, **part
+    )
     _check_size(network, settings)
     records.claim(folder, settings, resume)
 
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.seed + accelerator.process_index)
     # Numbers below 1e-38 are worth nothing here, and a CPU computes with them many times slower.
     torch.set_flush_denormal(True)
     if hasattr(network, "fit_to"):  # A network whose first layer is made for the data.
@@ -244,30 +259,56 @@ def fit(
     prepared, optimizer = accelerator.prepare(nn.Sequential(network), optimizer)
 
     facts = records.collect_facts(data.facts(), device, precision_of(accelerator), workers)
-    run = Run(folder, settings, facts, [], "")
+    run, progress = Run(folder, settings, facts, [], ""), Progress()
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
-    if resume and (folder / records.CHECKPOINT).exists():
-        run = _load_checkpoint(run, parts)
-        print(run.log, end="")
+    if resume and (state := checkpoints.load(folder, asdict(settings))) is not None:
+        run, progress = _restore(run, parts, state, accelerator)
 
-    for epoch in range(len(run.history) + 1, settings.epochs + 1):
-        started = time.perf_counter()
-        print(f"Epoch {epoch}", flush=True)
-        train_loader.set_epoch(epoch, image_size(settings, epoch))
-        learning_rate = optimizer.param_groups[0]["lr"]
-        trained = train(prepared, train_loader, optimizer, scheduler, accelerator, settings.label_smoothing)
-        # The last test is the result: what the saved weights give in float32, on any machine.
-        tested_network = network if epoch == settings.epochs else prepared
-        tested = test(tested_network, test_loader, "Validation" if settings.validation else "Test")
-        print()
-        seconds = time.perf_counter() - started
-        row = records.rounded(Epoch(epoch, learning_rate, *trained[:2], *tested[:2], seconds))
-        log = f"{run.log}Epoch {epoch}\n{trained.line}\n{tested.line}\n\n"
-        run = run._replace(history=[*run.history, row], log=log)
-        _save_checkpoint(run, parts)
-        records.write(run, network)
+    # Several processes could not agree on the batch to stop at: there, signals act at once.
+    with shared_batch_norm(network, processes), Interrupts(wait=processes == 1) as interrupts:
+
+        def stop() -> bool:
+            return interrupts.signal is not None
+
+        for epoch in range(len(run.history) + 1, settings.epochs + 1):
+            with told(epoch, folder, settings.batch_size, settings.learning_rate):
+                started = time.perf_counter() - progress.seconds
+                accelerator.print(f"Epoch {epoch}", flush=True)
+                train_loader.set_epoch(epoch, image_size(settings, epoch), progress.batches)
+                if not progress.batches:
+                    progress.learning_rate = optimizer.param_groups[0]["lr"]
+                trained = train(
+                    prepared,
+                    train_loader,
+                    optimizer,
+                    scheduler,
+                    accelerator,
+                    settings.label_smoothing,
+                    progress,
+                    stop,
+                )
+                progress.seconds = time.perf_counter() - started
+                if progress.batches == len(train_loader):
+                    # The last test is the result: what the saved weights give in float32, on any machine.
+                    tested_network = network if epoch == settings.epochs else prepared
+                    tested = test(
+                        tested_network, test_loader, "Validation" if settings.validation else "Test"
+                    )
+                    if not math.isfinite(tested.loss):
+                        raise RunError(f"after its last batch: the test loss is {tested.loss}")
+                    accelerator.print()
+                    run = _with_epoch(run, progress, trained, tested, time.perf_counter() - started)
+                    progress = Progress()
+            _keep(run, parts, progress, accelerator)
+            if stop() and len(run.history) < settings.epochs:
+                where = f"in epoch {epoch}" if progress.batches else f"after epoch {epoch}"
+                raise Interrupted(
+                    f"stopped {where} by {signal.Signals(interrupts.signal).name}; all is kept in {folder}: "
+                    "go on with resume=True (--resume)",
+                    128 + interrupts.signal,
+                )
     return run.history
 
 
@@ -282,34 +323,53 @@ def _check_size(network: nn.Module, settings: Settings) -> None:
         ) from error
 
 
-def _save_checkpoint(run: Run, parts: dict) -> None:
-    state = {name: part.state_dict() for name, part in parts.items()}
-    state |= {"history": [list(row) for row in run.history], "log": run.log, "random": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["random_cuda"] = torch.cuda.get_rng_state_all()
-    content = io.BytesIO()
-    torch.save(state, content)
-    records.replace(run.folder / records.CHECKPOINT, content.getvalue())
+def _with_epoch(run: Run, progress: Progress, trained: Scores, tested: Scores, seconds: float) -> Run:
+    row = Epoch(len(run.history) + 1, progress.learning_rate, *trained[:2], *tested[:2], seconds)
+    log = f"{run.log}Epoch {row.epoch}\n{trained.line}\n{tested.line}\n\n"
+    return run._replace(history=[*run.history, records.rounded(row)], log=log)
 
 
-def _load_checkpoint(run: Run, parts: dict) -> Run:
-    path = run.folder / records.CHECKPOINT
+def _keep(run: Run, parts: dict, progress: Progress, accelerator: Accelerator) -> None:
+    """Writes the checkpoint and, after a whole epoch, the records; one process does, for all."""
+    state = {
+        "settings": asdict(run.settings),
+        "facts": run.facts,
+        "history": [list(row) for row in run.history],
+        "log": run.log,
+        "progress": asdict(progress),
+        "random": gather_object([checkpoints.random_state()]),
+        **{name: part.state_dict() for name, part in parts.items()},
+    }
+    if not accelerator.is_main_process:
+        return
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoints.save(run.folder, state)
+        if not progress.batches:
+            records.write(run, parts["network"])
+    except OSError as error:
+        problem = f"{run.folder} cannot be written after epoch {len(run.history)} ({error.strerror or error})"
+        advice = "make room or bring the folder back, then go on with --resume: what was kept before is whole"
+        raise RunError(f"{problem}: {advice}") from error
+
+
+def _restore(run: Run, parts: dict, state: dict, accelerator: Accelerator) -> tuple[Run, Progress]:
+    """Puts everything where a checkpoint has it, and shows the log so far."""
+    history = [Epoch(*row) for row in state["history"]]
+    facts = records.continued(state["facts"], run.facts, len(history) + 1)
+    run = run._replace(facts=facts, history=history, log=state["log"])
+    progress = Progress(**state["progress"])
+    try:
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        torch.set_rng_state(state["random"])
-        if "random_cuda" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["random_cuda"])
-        return run._replace(history=[Epoch(*row) for row in state["history"]], log=state["log"])
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
+    except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path} cannot be resumed from ({reason}): train anew in another folder") from error
+        raise UserError(
+            f"the checkpoint in {run.folder} is of another network or machine ({reason})"
+        ) from error
+    if len(state["random"]) == accelerator.num_processes:
+        checkpoints.set_random_state(state["random"][accelerator.process_index])
+    accelerator.print(run.log, end="")
+    # A run that was killed between its checkpoint and its records has the older ones there.
+    if history and accelerator.is_main_process and not progress.batches:
+        records.write(run, parts["network"])
+    return run, progress

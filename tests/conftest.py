@@ -2,14 +2,49 @@
 
 The real CIFAR-10 is found through the environment variable CIFAR10_DIR. Tests that need it are skipped where
 that is not set; for all others it is as if it were not.
+
+S9_LONG=1 tries the faults many times more; if all tests pass, what was tried goes into results/faults.json.
 """
 
 import errno
+import json
 import os
+import platform
 import socket
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+FAULTS = Path(__file__).parent.parent / "results" / "faults.json"
+TRIED: dict[tuple[str, str], int] = {}
+
+
+def long_tests() -> bool:
+    """Whether the faults are to be tried many times."""
+    return os.environ.get("S9_LONG") == "1"
+
+
+def tried(fault: str, outcome: str, times: int) -> None:
+    """Counts what a test has tried and seen end in that outcome."""
+    TRIED[fault, outcome] = TRIED.get((fault, outcome), 0) + times
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus):
+    if not TRIED:
+        return
+    terminalreporter.section("faults tried")
+    for (fault, outcome), times in TRIED.items():
+        terminalreporter.write_line(f"{times:6,} times  {fault}: {outcome}")
+    if long_tests() and exitstatus == 0:
+        facts = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), "python": platform.python_version()}
+        facts["versions"] = {name: version(name) for name in ("torch", "accelerate", "hypothesis")}
+        rows = [
+            {"fault": fault, "outcome": outcome, "times": times} for (fault, outcome), times in TRIED.items()
+        ]
+        FAULTS.write_text(json.dumps({**facts, "tried": rows}, indent=2) + "\n")
+
 
 SWITCHED_OFF = "http://127.0.0.1:9"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")

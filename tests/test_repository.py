@@ -15,7 +15,7 @@ DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "s
 """Where the name to import is not the name to install."""
 
 FOUNDATIONS = {"model", "receptive_field", "graphs", "dataset", "loaders", "download", "errors", "install"}
-TRAINING = {"utils", "records", "settings"}
+TRAINING = {"utils", "records", "settings", "checkpoints", "faults", "hardware"}
 """The two lower layers; everything else composes them."""
 
 

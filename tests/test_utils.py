@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from small import SETTINGS, SmallNet, new_network, small_data
 
+import hardware
 import records
 import utils
-from dataset import Data
 from errors import UserError
 from loaders import loaders
 from model import build
@@ -21,36 +21,11 @@ TRAIN_LINE = re.compile(
     r"3/3 \[\d\d:\d\d<00:00, +[\d.]+(it/s|s/it)\]"
 )
 TEST_LINE = re.compile(r"Test set: Average loss: \d+\.\d{4}, Accuracy: (\d+)/30 \((\d+\.\d{2})%\)")
-SETTINGS = Settings(dataset="digits", epochs=3, batch_size=32, learning_rate=0.05)
-
-
-class SmallNet(nn.Module):
-    """Four layers, one of them random in training, so that a test can tell whether the dice are kept."""
-
-    def __init__(self):
-        super().__init__()
-        self.convolution = nn.Conv2d(3, 8, 3, stride=2, bias=False)
-        self.norm = nn.BatchNorm2d(8)
-        self.dropout = nn.Dropout(0.1)
-        self.classifier = nn.Linear(8, 10)
-
-    def forward(self, images):
-        features = self.dropout(F.relu(self.norm(self.convolution(images))))
-        return self.classifier(features.mean((2, 3)))
 
 
 @pytest.fixture
 def data():
-    """80 images to learn from (three batches of 32, the last half full), 30 to test on."""
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (110, 32, 32, 3), dtype=np.uint8)
-    labels = random.integers(0, 10, 110)
-    return Data("digits", tuple("0123456789"), images[:80], labels[:80], images[80:], labels[80:])
-
-
-def new_network():
-    torch.manual_seed(1)
-    return SmallNet()
+    return small_data()
 
 
 def fit(data, folder, network=None, settings=SETTINGS, **options):
@@ -112,7 +87,7 @@ def test_train_figures_are_means_over_images_without_label_smoothing(data):
     assert scores.accuracy == pytest.approx(100 * np.mean(hits))
 
 
-@pytest.mark.skipif("bfloat16" not in utils._fast_on_cpu(), reason="this CPU has no bfloat16")
+@pytest.mark.skipif("bfloat16" not in hardware._fast_on_cpu(), reason="this CPU has no bfloat16")
 def test_tests_are_as_precise_as_training_and_the_last_one_is_float32(data, tmp_path):
     network, seen = new_network(), []
     network.classifier.register_forward_hook(
@@ -260,15 +235,6 @@ def test_a_run_is_not_overwritten(data, tmp_path):
     with pytest.raises(UserError, match="other settings"):
         fit(data, tmp_path / "run", settings=Settings(**{**vars(SETTINGS), "epochs": 5}), resume=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
-
-
-@pytest.mark.parametrize("damage", ["cut", "text", "empty"])
-def test_a_damaged_checkpoint_is_named(data, tmp_path, damage):
-    fit(data, tmp_path / "run")
-    path = tmp_path / "run" / records.CHECKPOINT
-    path.write_bytes({"cut": path.read_bytes()[:-500], "text": b"<html></html>", "empty": b""}[damage])
-    with pytest.raises(UserError, match=r"checkpoint\.pt cannot be resumed from"):
-        fit(data, tmp_path / "run", resume=True)
 
 
 def test_results_of_one_data_set_cannot_be_filed_under_another(data, tmp_path):

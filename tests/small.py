@@ -1,0 +1,80 @@
+"""A network and data small enough to train in a blink, for tests of all that goes on around training."""
+
+import multiprocessing
+import os
+import re
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import utils
+from dataset import Data
+from settings import Settings
+
+AS_IF_NEVER_STOPPED = "ends as if never stopped, bit for bit"
+"""How runs that were broken off end in the tests that compare evidence()."""
+
+SETTINGS = Settings(dataset="digits", epochs=3, batch_size=32, learning_rate=0.05)
+
+
+class SmallNet(nn.Module):
+    """Four layers, one of them random in training, so that a test can tell whether the dice are kept."""
+
+    def __init__(self, dropout=0.1):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 3, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(8, 10)
+
+    def forward(self, images):
+        features = self.dropout(F.relu(self.norm(self.convolution(images))))
+        return self.classifier(features.mean((2, 3)))
+
+
+def small_data():
+    """80 images to learn from (three batches of 32, the last half full), 30 to test on."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (110, 32, 32, 3), dtype=np.uint8)
+    labels = random.integers(0, 10, 110)
+    return Data("digits", tuple("0123456789"), images[:80], labels[:80], images[80:], labels[80:])
+
+
+def new_network(dropout=0.1):
+    torch.manual_seed(1)
+    return SmallNet(dropout)
+
+
+def fit_small(folder, settings=SETTINGS, network=None, **options):
+    """A run on the CPU in this process; (network, history)."""
+    network = network or new_network()
+    options = {"device": "cpu", "precision": "float32", "workers": 0, **options}
+    return network, utils.fit(network, small_data(), settings, Path(folder), **options)
+
+
+def fork_server() -> ForkServerContext:
+    """Processes that start in milliseconds, from a server that has imported all this once."""
+    here = Path(__file__).parent
+    # Python 3.11's server is not told where to find what it is to import.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent)])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["small"])
+    return context
+
+
+def goes_on(folder):
+    """What a process that is killed again and again does."""
+    torch.set_num_threads(1)
+    fit_small(folder, resume=True)
+
+
+def evidence(folder):
+    """All that a run leaves behind, but for the seconds that it took."""
+    folder = Path(folder)
+    log = re.sub(r"\[.*?\]", "[]", (folder / "log.txt").read_text())
+    rows = [line.rsplit(",", 1)[0] for line in (folder / "history.csv").read_text().splitlines()]
+    return log, rows, (folder / "weights.safetensors").read_bytes()
