@@ -32,6 +32,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import dataset
+import hardware
 import records
 import utils
 from dataset import Data
@@ -96,7 +97,7 @@ class Ours:
 
     def __init__(self, device: torch.device) -> None:
         settings = Settings()
-        self.accelerator = utils.make_accelerator(device.type)
+        self.accelerator = hardware.make_accelerator(device.type)
         self.network = build(settings.model).to(device, memory_format=torch.channels_last)
         optimizer, self.scheduler = utils.make_optimizer(self.network, settings, steps=1_000_000)
         self.prepared, self.optimizer = self.accelerator.prepare(nn.Sequential(self.network), optimizer)
@@ -132,7 +133,7 @@ def measure_step(bench: Bench) -> list[Row]:
     """Training steps of the reference network on batches that are there, and their share of the peak."""
     plain, ours = Plain(bench.device), Ours(bench.device)
     plain_batches, our_batches = ready_batches(bench, 4)
-    names = "float32", utils.precision_of(ours.accelerator)
+    names = "float32", hardware.precision_of(ours.accelerator)
     ways = [
         lambda: plain.train(plain_batches),
         lambda: ours.train(our_batches),
@@ -323,7 +324,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     parser.add_argument("--data-dir", metavar="DIR", help="folder that holds CIFAR-10")
-    parser.add_argument("--device", default="auto", help=f"one of {', '.join(utils.DEVICES)} (%(default)s)")
+    parser.add_argument(
+        "--device", default="auto", help=f"one of {', '.join(hardware.DEVICES)} (%(default)s)"
+    )
     parser.add_argument(
         "--seconds", type=float, default=2.0, metavar="X", help="for each side in each round (%(default)s)"
     )
@@ -344,10 +347,10 @@ def measure(options: argparse.Namespace) -> dict:
         if options.json.is_dir():
             raise UserError(f"--json {options.json} is a folder: name a file")
         records.ensure_writable(options.json.parent)
-    accelerator = utils.make_accelerator(options.device)
+    accelerator = hardware.make_accelerator(options.device)
     data = dataset.load("cifar10", options.data_dir)
     bench = Bench(data, options.data_dir, accelerator.device, options.seconds)
-    precision = utils.precision_of(accelerator)
+    precision = hardware.precision_of(accelerator)
     report = records.collect_facts(data.facts(), bench.device, precision, workers=0)
     report |= {"rows": [], "scaling": {}}
     for name in [options.only] if options.only else NAMES:

@@ -54,7 +54,7 @@ PRESETS = {
     "reference": Settings(),
     "best": Settings(
         model="best",
-        epochs=150,
+        epochs=100,
         batch_size=256,
         learning_rate=0.4,
         bias_rate=16,
@@ -64,7 +64,7 @@ PRESETS = {
     ),
     "dilated": Settings(
         model="dilated",
-        epochs=80,
+        epochs=30,
         batch_size=256,
         learning_rate=0.4,
         bias_rate=16,

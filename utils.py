@@ -97,9 +97,9 @@ def train(
     )
     for batch_id, (images, labels) in enumerate(bar, progress.batches):
         logits = network(images)
-        # Each process has its part of the batch, and Accelerate takes the mean over processes.
-        share = len(labels) * accelerator.num_processes / loader.batch_size(batch_id)
-        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing) * share
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        if accelerator.num_processes > 1:  # Accelerate takes the mean over processes; their parts may differ.
+            loss = loss * (len(labels) * accelerator.num_processes / loader.batch_size(batch_id))
         accelerator.backward(loss)
         watch.see(batch_id, loss, gradients=accelerator.scaler is None)
         optimizer.step()

@@ -9,8 +9,8 @@ from torch import nn
 
 import bench
 import dataset
+import hardware
 import plain
-import utils
 from bench import Bench, Row
 from errors import UserError
 from loaders import loaders
@@ -128,7 +128,7 @@ def test_our_side_is_what_fit_does(tiny):
     before = [parameter.clone() for parameter in ours.network.parameters()]
     assert ours.train(batches) == 256 == ours.test(batches)
     assert all(not torch.equal(a, b) for a, b in zip(before, ours.network.parameters(), strict=True))
-    assert ours.accelerator.mixed_precision == utils.make_accelerator("cpu").mixed_precision
+    assert ours.accelerator.mixed_precision == hardware.make_accelerator("cpu").mixed_precision
 
 
 def test_both_sides_get_the_same_images(tiny):

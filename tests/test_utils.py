@@ -71,7 +71,7 @@ def test_train_figures_are_means_over_images_without_label_smoothing(data):
     network.dropout.p = 0.0
     train_loader, _ = loaders(data, 32, seed=0, workers=0)
     train_loader.set_epoch(1)
-    accelerator = utils.make_accelerator("cpu", "float32")
+    accelerator = hardware.make_accelerator("cpu", "float32")
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
     twin = copy.deepcopy(network).train()
@@ -300,17 +300,17 @@ def test_the_schedule_peaks_at_a_fifth_and_ends_at_nothing(steps):
 )
 def test_hardware_that_is_not_there_is_named(device, precision, message):
     with pytest.raises(UserError, match=message):
-        utils.make_accelerator(device, precision)
+        hardware.make_accelerator(device, precision)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_missing_gpu_is_named():
     with pytest.raises(UserError, match="this machine has no cuda device: use --device auto"):
-        utils.make_accelerator("cuda")
+        hardware.make_accelerator("cuda")
 
 
 def test_one_accelerator_does_not_bind_the_next():
-    assert utils.make_accelerator("cpu", "float32").mixed_precision == "no"
-    fastest = utils.make_accelerator("cpu").mixed_precision
+    assert hardware.make_accelerator("cpu", "float32").mixed_precision == "no"
+    fastest = hardware.make_accelerator("cpu").mixed_precision
     assert fastest in ("bf16", "no")
-    assert utils.make_accelerator("cpu", "float32").mixed_precision == "no"
+    assert hardware.make_accelerator("cpu", "float32").mixed_precision == "no"
