@@ -30,6 +30,7 @@ from settings import PRESETS
 REPO = Path(__file__).parent
 RUN = REPO / "results" / "reference"
 FAST = REPO / "results" / "fast"
+DILATED = REPO / "results" / "dilated"
 README = REPO / "README.md"
 IMAGES = REPO / "Images"
 BENCH = REPO / "results" / "bench.json"
@@ -197,6 +198,7 @@ def readme_parts(run: Run) -> dict[str, str]:
         "receptive-field": receptive_field_table(receptive_field(network)),
         "log": _fenced(run.log),
         "fast": results_table(records.read(FAST)),
+        "dilated": results_table(records.read(DILATED)),
         "benchmark": bench.format_report(bench.read_report(BENCH)),
         "faults": faults_table(),
     }

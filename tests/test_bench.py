@@ -11,6 +11,7 @@ import bench
 import dataset
 import hardware
 import plain
+import utils
 from bench import Bench, Row
 from errors import UserError
 from loaders import loaders
