@@ -14,7 +14,17 @@ NAMES = {path.stem for path in MODULES}
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
 """Where the name to import is not the name to install."""
 
-FOUNDATIONS = {"model", "receptive_field", "graphs", "dataset", "loaders", "download", "errors", "install"}
+FOUNDATIONS = {
+    "model",
+    "receptive_field",
+    "graphs",
+    "dataset",
+    "loaders",
+    "download",
+    "errors",
+    "install",
+    "photos",
+}
 TRAINING = {"utils", "records", "settings", "checkpoints", "faults", "hardware"}
 """The two lower layers; everything else composes them."""
 

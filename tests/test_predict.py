@@ -1,0 +1,214 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import loaders
+import photos
+import predict
+import records
+import utils
+from dataset import CLASSES, MEAN, STD, load, test_transform
+from errors import UserError
+from model import build
+from records import Run
+from settings import Settings
+
+REPO = Path(__file__).parent.parent
+REFERENCE = REPO / "results" / "reference"
+
+
+class Lightness(nn.Module):
+    """The lighter an image, the surer its first class; remembers the sizes of its batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.batches = []
+
+    def forward(self, images):
+        self.batches.append(len(images))
+        logits = torch.zeros(len(images), 10)
+        logits[:, 0] = self.scale * images.mean((1, 2, 3))
+        return logits
+
+
+def image(seed):
+    return np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three pictures; what else a test needs it adds."""
+    for number, name in enumerate(("c.png", "a.png", "b.png")):
+        Image.fromarray(image(number)).save(tmp_path / name)
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    """Exit code, lines of output, lines of errors."""
+    try:
+        code = predict.main([str(argument) for argument in arguments]) or 0
+    except SystemExit as ended:
+        code = ended.code
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err.splitlines()
+
+
+def test_classify_gives_what_the_network_gives_the_normalised_image():
+    network = build("best")
+    images = [image(seed) for seed in range(3)]
+    inputs = torch.stack([test_transform()(image=image)["image"] for image in images])
+    given = predict.classify(network, images)
+    assert (given.shape, given.dtype) == ((3, 10), np.float32)
+    assert np.allclose(given.sum(1), 1, atol=1e-6)
+    with torch.no_grad():
+        assert np.allclose(given, network.eval()(inputs).softmax(1), atol=1e-5)
+
+
+def test_classify_uses_the_mean_and_deviation_that_it_is_given():
+    images = [np.full((32, 32, 3), 255, np.uint8)]
+    given = predict.classify(Lightness(), images, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    assert given[0, 0] == pytest.approx(np.exp(2) / (np.exp(2) + 9), abs=1e-6)
+
+
+def test_classify_takes_images_a_batch_at_a_time_and_keeps_their_order():
+    network, levels = Lightness(), np.linspace(0, 255, 601).astype(np.uint8)
+    taken = []
+
+    def one_by_one():
+        for level in levels:
+            assert len(taken) - sum(network.batches) < loaders.TEST_BATCH_SIZE
+            taken.append(level)
+            yield np.full((32, 32, 3), level)
+
+    given = predict.classify(network, one_by_one())
+    assert network.batches == [250, 250, 101]
+    assert given.shape == (601, 10)
+    assert (np.diff(given[:, 0]) >= 0).all()
+    assert given[-1, 0] > given[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "no images to classify"),
+        ([np.zeros((64, 64, 3), np.uint8)], r"shape \(64, 64, 3\) and type uint8: give uint8 \(32, 32, 3\)"),
+        ([np.zeros((32, 32, 3), np.float32)], "type float32: give uint8"),
+    ],
+)
+def test_classify_refuses_what_is_no_image(images, message):
+    with pytest.raises(UserError, match=message):
+        predict.classify(Lightness(), images)
+
+
+def test_each_picture_is_a_line_with_the_three_likeliest(pictures, capsys):
+    code, lines, errors = run(capsys, pictures / "c.png", pictures / "a.png", "--run", REFERENCE)
+    assert (code, errors) == (0, [])
+    trained = predict.trained_network(REFERENCE)
+    for line, name in zip(lines, ("c.png", "a.png"), strict=True):
+        (row,) = predict.classify(trained.network, [photos.read(pictures / name)])
+        likeliest = [f"{CLASSES[index]} {row[index]:.1%}" for index in np.argsort(-row)[:3]]
+        assert line == f"{pictures / name}: {', '.join(likeliest)}"
+
+
+def test_a_folder_gives_all_its_pictures_in_order(pictures, capsys):
+    (pictures / "notes.txt").touch()
+    code, lines, _ = run(capsys, pictures, "--run", REFERENCE)
+    assert code == 0
+    assert [line.split(": ")[0] for line in lines] == [
+        str(pictures / name) for name in "a.png b.png c.png".split()
+    ]
+
+
+def test_bad_files_are_told_in_a_line_each_and_the_others_predicted(pictures, capsys):
+    (pictures / "b.png").write_bytes(b"")
+    (pictures / "empty").mkdir()
+    nowhere = pictures / "nowhere.jpg"
+    code, lines, errors = run(capsys, nowhere, pictures, pictures / "empty", "--run", REFERENCE)
+    assert code == 2
+    assert [line.split(": ")[0] for line in lines] == [str(pictures / "a.png"), str(pictures / "c.png")]
+    assert errors == [
+        f"predict.py: error: {nowhere}: does not exist",
+        f"predict.py: error: {pictures / 'b.png'}: cannot be read as a picture (the file is empty)",
+        f"predict.py: error: {pictures / 'empty'}: holds no picture (folders inside it are not searched)",
+    ]
+
+
+def test_json_holds_all_classes_of_each_picture_and_all_errors(pictures, capsys):
+    (pictures / "b.png").write_bytes(b"no picture")
+    code, lines, errors = run(capsys, pictures, "--run", REFERENCE, "--json")
+    whole = json.loads("\n".join(lines))
+    assert (code, len(errors)) == (2, 1)
+    assert (whole["run"], whole["model"]) == (str(REFERENCE), "reference")
+    assert [row["file"] for row in whole["predictions"]] == [str(pictures / "a.png"), str(pictures / "c.png")]
+    for row in whole["predictions"]:
+        assert set(row["probabilities"]) == set(CLASSES)
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        values = list(row["probabilities"].values())
+        assert values == sorted(values, reverse=True)
+        assert (row["class"], row["probability"]) == next(iter(row["probabilities"].items()))
+    message = f"{pictures / 'b.png'}: cannot be read as a picture (no known format)"
+    assert whole["errors"] == [{"file": str(pictures / "b.png"), "error": message}]
+    assert errors == [f"predict.py: error: {message}"]
+
+
+def test_a_name_that_is_no_text_is_printed_all_the_same(pictures, capsys):
+    odd = pictures / "caf\udce9.png"
+    (pictures / "a.png").rename(odd)
+    code, lines, _ = run(capsys, odd, "--run", REFERENCE)
+    assert code == 0
+    assert lines[0].startswith(f"{pictures}/caf\\udce9.png: ")
+    _, lines, _ = run(capsys, odd, "--run", REFERENCE, "--json")
+    assert json.loads("\n".join(lines))["predictions"][0]["file"] == str(odd)
+
+
+def test_the_best_run_is_asked_where_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "RESULTS", tmp_path)
+    (tmp_path / "best").mkdir()
+    assert predict.default_run() == tmp_path / "reference"
+    (tmp_path / "best" / records.WEIGHTS).touch()
+    assert predict.default_run() == tmp_path / "best"
+
+
+def test_a_run_on_digits_is_asked_with_its_own_classes_and_normalisation(pictures):
+    network = build("fast")
+    records.write(Run(pictures, Settings(model="fast", dataset="digits"), {}, [], ""), network)
+    trained = predict.trained_network(pictures)
+    data = load("digits")
+    assert trained[2:] == ("digits", data.classes, data.mean, data.std)
+    assert trained.classes[3] == "digit 3"
+    cifar10 = predict.trained_network(REFERENCE)
+    assert cifar10[2:] == ("cifar10", CLASSES, MEAN, STD)
+    for pixels, expected in zip(data.test_images[:3], utils.probabilities(network, data), strict=False):
+        Image.fromarray(pixels).save(pictures / "a.png")
+        ((_, answer),) = predict.answers(trained, [pictures / "a.png"])
+        assert [answer[name] for name in data.classes] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_test_images_as_files_get_the_networks_own_answers(tmp_path, cifar10):
+    few = cifar10._replace(test_images=cifar10.test_images[:50], test_labels=cifar10.test_labels[:50])
+    for number, pixels in enumerate(few.test_images):
+        Image.fromarray(pixels).save(tmp_path / f"{number:02}.png")
+    trained = predict.trained_network(REFERENCE)
+    expected = utils.probabilities(trained.network, few)
+    given = [answer for _, answer in predict.answers(trained, [tmp_path])]
+    rows = np.array([[answer[name] for name in CLASSES] for answer in given])
+    assert np.allclose(rows, expected, atol=1e-5)
+    assert (rows.argmax(1) == few.test_labels).mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: PICTURE"),
+        (["a.jpg", "--run", "nowhere"], "is not the record of a run"),
+        (["a.jpg", "--run", str(REFERENCE), "--device", "tpu"], "unknown device 'tpu'"),
+    ],
+)
+def test_a_mistake_is_one_line(refused, arguments, message):
+    assert message in refused(predict, *arguments)
