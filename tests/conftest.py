@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("made_data", "mirrors", "networks")
+
 SWITCHED_OFF = "http://127.0.0.1:9"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
@@ -74,6 +76,23 @@ def cifar10(cifar10_folder):
     from dataset import load  # Here: it takes seconds that most test files can do without.
 
     return load("cifar10", cifar10_folder)
+
+
+@pytest.fixture(scope="module")
+def made():
+    """As many images and labels as CIFAR-10 has, made up."""
+    from made_data import make_data
+
+    return make_data()
+
+
+@pytest.fixture
+def mirrors():
+    """A server that plays mirrors of a small CIFAR-10, which torchvision expects while it runs."""
+    from mirrors import serving
+
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
