@@ -79,6 +79,7 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
 
     Raises UserError if it cannot be written, or holds a run and `resume` is False or the settings differ.
     """
+    ensure_writable(folder)
     if (folder / SETTINGS).exists():
         if not resume:
             raise UserError(
@@ -94,7 +95,6 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
             raise UserError(
                 f"{folder} holds a run of other settings ({'; '.join(unlike)}): name another folder"
             )
-    ensure_writable(folder)
 
 
 def ensure_writable(folder: Path) -> None:
