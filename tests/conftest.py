@@ -2,19 +2,51 @@
 
 The real CIFAR-10 is found through the environment variable CIFAR10_DIR. Tests that need it are skipped where
 that is not set; for all others it is as if it were not.
+
+S9_LONG=1 asks for the long tests: ten times as many fuzz examples, and other ones each time.
 """
 
 import errno
 import os
 import socket
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, configuration, settings
 
-pytest.register_assert_rewrite("made_data", "mirrors", "networks")
+pytest.register_assert_rewrite("fuzzing", "made_data", "mirrors", "networks", "sandbox")
 
 SWITCHED_OFF = "http://127.0.0.1:9"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+def long_tests() -> bool:
+    """Whether S9_LONG=1 asks for the tests that take their time."""
+    return os.environ.get("S9_LONG", "") not in ("", "0")
+
+
+def pytest_configure(config):
+    """Hypothesis draws the same examples each time, unless the tests are long, and leaves no folder behind."""
+    storage = tempfile.TemporaryDirectory()
+    config.add_cleanup(storage.cleanup)
+    configuration.set_hypothesis_home_dir(storage.name)
+    slow = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
+    for name, random in (("usual", False), ("long", True)):
+        settings.register_profile(
+            name, deadline=None, derandomize=not random, database=None, suppress_health_check=slow
+        )
+    settings.load_profile("long" if long_tests() else "usual")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What the fuzz tests have seen, if some ran."""
+    fuzzing = sys.modules.get("fuzzing")
+    if fuzzing and fuzzing.REFUSED:
+        terminalreporter.section("fuzz")
+        for line in fuzzing.summary():
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,6 +94,13 @@ def _unresolving(getaddrinfo):
     return resolve_here
 
 
+@pytest.fixture(autouse=True)
+def small_numbers():
+    """Training flushes denormal numbers to 0 in the whole process, and Hypothesis draws some."""
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def cifar10_folder(outside) -> Path:
     """The folder that holds the real CIFAR-10."""
@@ -93,6 +132,15 @@ def mirrors():
 
     with serving() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    """A working folder for random command lines."""
+    from sandbox import opened
+
+    with opened(tmp_path_factory.mktemp("around")) as sandbox:
+        yield sandbox
 
 
 @pytest.fixture
