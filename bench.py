@@ -32,12 +32,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import dataset
-import hardware
 import records
 import utils
 from dataset import Data
 from errors import CommandParser, UserError
 from graphs import trace
+from hardware import DEVICES, make_accelerator, precision_of
 from loaders import Loader, loaders
 from model import build
 from plain import BATCH_SIZE, Plain, plain_loaders
@@ -97,7 +97,7 @@ class Ours:
 
     def __init__(self, device: torch.device) -> None:
         settings = Settings()
-        self.accelerator = hardware.make_accelerator(device.type)
+        self.accelerator = make_accelerator(device.type)
         self.network = build(settings.model).to(device, memory_format=torch.channels_last)
         optimizer, self.scheduler = utils.make_optimizer(self.network, settings, steps=1_000_000)
         self.prepared, self.optimizer = self.accelerator.prepare(nn.Sequential(self.network), optimizer)
@@ -133,7 +133,7 @@ def measure_step(bench: Bench) -> list[Row]:
     """Training steps of the reference network on batches that are there, and their share of the peak."""
     plain, ours = Plain(bench.device), Ours(bench.device)
     plain_batches, our_batches = ready_batches(bench, 4)
-    names = "float32", hardware.precision_of(ours.accelerator)
+    names = "float32", precision_of(ours.accelerator)
     ways = [
         lambda: plain.train(plain_batches),
         lambda: ours.train(our_batches),
@@ -324,9 +324,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     parser.add_argument("--data-dir", metavar="DIR", help="folder that holds CIFAR-10")
-    parser.add_argument(
-        "--device", default="auto", help=f"one of {', '.join(hardware.DEVICES)} (%(default)s)"
-    )
+    parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)} (%(default)s)")
     parser.add_argument(
         "--seconds", type=float, default=2.0, metavar="X", help="for each side in each round (%(default)s)"
     )
@@ -344,13 +342,16 @@ def measure(options: argparse.Namespace) -> dict:
     if not 0 < options.seconds <= 60:
         raise UserError(f"--seconds {options.seconds} makes no sense: give more than 0, up to 60")
     if options.json is not None:
-        if options.json.is_dir():
-            raise UserError(f"--json {options.json} is a folder: name a file")
         records.ensure_writable(options.json.parent)
-    accelerator = hardware.make_accelerator(options.device)
+        try:
+            if options.json.is_dir():
+                raise UserError(f"--json {options.json} is a folder: name a file")
+        except OSError as error:
+            raise UserError(f"--json {options.json}: {error.strerror}: name another file") from error
+    accelerator = make_accelerator(options.device)
     data = dataset.load("cifar10", options.data_dir)
     bench = Bench(data, options.data_dir, accelerator.device, options.seconds)
-    precision = hardware.precision_of(accelerator)
+    precision = precision_of(accelerator)
     report = records.collect_facts(data.facts(), bench.device, precision, workers=0)
     report |= {"rows": [], "scaling": {}}
     for name in [options.only] if options.only else NAMES:

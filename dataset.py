@@ -98,7 +98,11 @@ def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path 
     if dataset == "digits":
         return _digits()
     if data_dir is not None:
-        return _read_folder(Path(data_dir).expanduser())
+        try:
+            return _read_folder(Path(data_dir).expanduser())
+        except (OSError, RuntimeError) as error:  # A name too long, a home that is not there.
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"data folder {data_dir} cannot be read ({reason}): give another") from error
     try:
         return _read_folder(download.cifar10(cache))
     except UserError as error:

@@ -1,6 +1,8 @@
 """How what went wrong is told: one clear line, and an exit code that tells a mistake from a failed run."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 
@@ -34,6 +36,16 @@ class Interrupted(_OneLine, KeyboardInterrupt):
 
 class CommandParser(argparse.ArgumentParser):
     """An ArgumentParser whose `error` prints the one line and leaves the usage to --help."""
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As ever, but for arguments that would break the one line: with a line break in them, say."""
+        args = sys.argv[1:] if args is None else list(args)
+        for argument in args:
+            if not argument.isprintable():
+                self.error(f"argument {argument!a} holds a character that cannot be printed: leave it out")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Ends the command with exit code 2."""

@@ -22,6 +22,8 @@ from dataset import A, Data, ToTensorV2, reseed, train_transform
 from errors import UserError
 
 TEST_BATCH_SIZE = 250
+MOST_WORKERS = 256
+"""More is a slip of the keyboard, which would bring the machine down."""
 
 
 class Batch(NamedTuple):
@@ -239,7 +241,7 @@ def loaders(
     """Loader of the augmented, shuffled training set, and of the test set as it is, in its order.
 
     batch_size: images a training batch, at least 1; the last batch of an epoch holds what is left.
-    workers: processes that augment, 0 for none, None for default_workers().
+    workers: processes that augment, 0 for none, at most MOST_WORKERS, None for default_workers().
     device: where the images go. transform: of the training images; None for dataset.train_transform.
     process, processes: which one of how many asks; each gets its own part of every batch.
 
@@ -249,8 +251,8 @@ def loaders(
     workers = default_workers(device) if workers is None else workers
     if batch_size < 1:
         raise UserError(f"batch size {batch_size} makes no sense: give 1 or more")
-    if workers < 0:
-        raise UserError(f"{workers} workers make no sense: give 0 (none) or more")
+    if not 0 <= workers <= MOST_WORKERS:
+        raise UserError(f"{workers} workers make no sense: give 0 (none) to {MOST_WORKERS}")
     left = len(data.train_images) % batch_size or batch_size
     if left < processes:
         raise UserError(

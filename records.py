@@ -79,6 +79,7 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
 
     Raises UserError if it cannot be written, or holds a run and `resume` is False or the settings differ.
     """
+    ensure_writable(folder)
     if not resume and any((folder / name).exists() for name in (SETTINGS, CHECKPOINT)):
         raise UserError(f"{folder} already holds a run: name another folder, or resume this one (--resume)")
     if (folder / SETTINGS).exists():
@@ -92,7 +93,6 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
             raise UserError(
                 f"{folder} holds a run of other settings ({'; '.join(unlike)}): name another folder"
             )
-    ensure_writable(folder)
     for left_behind in folder.glob(".*-tmp"):  # by a process that was killed while it wrote
         left_behind.unlink(missing_ok=True)
 

@@ -3,7 +3,8 @@
 The real CIFAR-10 is found through the environment variable CIFAR10_DIR. Tests that need it are skipped where
 that is not set; for all others it is as if it were not.
 
-S9_LONG=1 tries the faults many times more; if all tests pass, what was tried goes into results/faults.json.
+S9_LONG=1 tries the faults many times more, and ten times as many fuzz examples, other ones each time; if all
+tests pass, what was tried goes into results/faults.json.
 """
 
 import errno
@@ -11,11 +12,16 @@ import json
 import os
 import platform
 import socket
+import sys
+import tempfile
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, configuration, settings
+
+pytest.register_assert_rewrite("fuzzing", "made_data", "mirrors", "networks", "sandbox", "small")
 
 FAULTS = Path(__file__).parent.parent / "results" / "faults.json"
 TRIED: dict[tuple[str, str], int] = {}
@@ -23,7 +29,7 @@ TRIED: dict[tuple[str, str], int] = {}
 
 def long_tests() -> bool:
     """Whether the faults are to be tried many times."""
-    return os.environ.get("S9_LONG") == "1"
+    return os.environ.get("S9_LONG", "") not in ("", "0")
 
 
 def tried(fault: str, outcome: str, times: int) -> None:
@@ -31,7 +37,25 @@ def tried(fault: str, outcome: str, times: int) -> None:
     TRIED[fault, outcome] = TRIED.get((fault, outcome), 0) + times
 
 
+def pytest_configure(config):
+    """Hypothesis draws the same examples each time, unless the tests are long, and leaves no folder."""
+    storage = tempfile.TemporaryDirectory()
+    config.add_cleanup(storage.cleanup)
+    configuration.set_hypothesis_home_dir(storage.name)
+    slow = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
+    for name, random in (("usual", False), ("long", True)):
+        settings.register_profile(
+            name, deadline=None, derandomize=not random, database=None, suppress_health_check=slow
+        )
+    settings.load_profile("long" if long_tests() else "usual")
+
+
 def pytest_terminal_summary(terminalreporter, exitstatus):
+    fuzzing = sys.modules.get("fuzzing")
+    if fuzzing and fuzzing.REFUSED:
+        terminalreporter.section("fuzz")
+        for line in fuzzing.summary():
+            terminalreporter.write_line(line)
     if not TRIED:
         return
     terminalreporter.section("faults tried")
@@ -125,3 +149,12 @@ def refused(capsys):
         return line
 
     return refuse
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    """A working folder for random command lines."""
+    from sandbox import opened
+
+    with opened(tmp_path_factory.mktemp("around")) as sandbox:
+        yield sandbox

@@ -1,0 +1,115 @@
+"""What the fuzz tests share: how many bad inputs each must see refused, and inputs that several of them need.
+
+Every such test promises a number of different bad inputs (`bad_inputs`) and fails below it; pytest prints at
+the end what was seen.
+"""
+
+import functools
+import json
+import string
+
+import pytest
+from conftest import long_tests
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from errors import UserError
+
+FACTOR = 10 if long_tests() else 1
+PROMISED: dict[str, int] = {}
+REFUSED: dict[str, set[str]] = {}
+"""By the test's name; the last one's is of the test that runs."""
+
+
+def examples(number):
+    """Hypothesis's settings for so many examples, ten times as many where long tests are asked for."""
+    return settings(max_examples=number * FACTOR)
+
+
+def bad_inputs(number):
+    """For a test under @given that calls `was_refused`: fails unless it saw so many different bad inputs.
+
+    It is given a quarter more examples: some are drawn twice, or turn out to be good.
+    """
+
+    def decorate(test):
+        PROMISED[test.__name__] = number
+        run = examples(number * 5 // 4)(test)
+
+        @functools.wraps(run)
+        def counted(*arguments, **options):
+            seen = REFUSED[test.__name__] = set()
+            run(*arguments, **options)
+            assert len(seen) >= number * FACTOR
+
+        return counted
+
+    return decorate
+
+
+def was_refused(bad_input):
+    """Counts an input that was answered by the documented error."""
+    list(REFUSED.values())[-1].add(repr(bad_input))
+
+
+def assert_user_error(function, *arguments, **options):
+    """Expects the documented error, its message in one line; returns that."""
+    with pytest.raises(UserError) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    was_refused((function.__name__, arguments, options))
+    return str(caught.value)
+
+
+def summary():
+    """A line a test, for the end of pytest's output."""
+    lines = [f"{len(seen):6,}  {name}" for name, seen in REFUSED.items()]
+    return [
+        *lines,
+        f"{sum(map(len, REFUSED.values())):6,}  bad inputs, each answered by the documented error",
+    ]
+
+
+WORDS = st.text(string.ascii_letters + string.digits + "äß世 .,:;=+*'\"\\%{}()[]<>|&$#@!?~^`-_/", max_size=12)
+"""Anything that one can type, of any length from nothing."""
+
+LONG = "x" * 300
+"""No file system takes so long a name."""
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.binary(max_size=4),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(WORDS, st.none(), max_size=1),
+    st.tuples(WORDS),
+)
+"""Anything but text."""
+
+
+def other_than(names):
+    """Words and other things, but none of these names."""
+    return st.one_of(WORDS, st.sampled_from(sorted(names)).map(str.upper), ODD).filter(
+        lambda it: it not in names
+    )
+
+
+def json_values(keys=WORDS):
+    """Anything that JSON can say, its objects with these keys; NaN and infinities too, as Python."""
+    leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS)
+    return st.recursive(
+        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4)
+    )
+
+
+def damaged_json(keys=WORDS):
+    """Bytes that are no JSON, JSON of the wrong kind, and JSON too deep to read."""
+    return st.one_of(
+        st.binary(max_size=20),
+        WORDS.map(str.encode),
+        json_values(keys).map(lambda value: json.dumps(value).encode()),
+        st.integers(5_000, 20_000).map(lambda depth: b"[" * depth),
+        st.integers(5_000, 20_000).map(lambda depth: b'{"settings":' * depth),
+    )

@@ -1,0 +1,89 @@
+"""A folder in which random command lines may do their worst, and a look at what they did."""
+
+import contextlib
+import functools
+import io
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from fuzzing import was_refused
+
+import assignment
+import dataset
+import records
+import utils
+from model import build
+from records import Epoch, Run
+from settings import Settings
+
+HISTORY = [Epoch(1, 0.1, 1.5, 45.0, 1.2, 86.5, 60.0), Epoch(2, 0.0, 1.0, 60.0, 0.9, 85.25, 60.0)]
+FACTS = {
+    "data": {"fingerprint": "0123456789abcdef", "train": 50_000, "test": 10_000},
+    "device": "a CPU, 2 cores",
+    "threads": 2,
+    "precision": "float32",
+    "workers": 0,
+    "python": "3.12.0",
+    "versions": {"torch": "2.9.0"},
+    "commit": "abc",
+    "started": "2026-11-24",
+}
+LOG = "".join(f"Epoch {row.epoch}\nTrain\nTest set: Average loss: {row.test_loss}\n\n" for row in HISTORY)
+
+
+class Sandbox:
+    """The working folder: a file, an empty folder, a README.md and a run of two epochs on CIFAR-10."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run = folder / "run"
+        for name in ("empty", "run", "Images"):
+            (folder / name).mkdir()
+        (folder / "file").write_text("kept")
+        (folder / "README.md").write_text("kept too")
+        records.write(Run(self.run, Settings(epochs=2), FACTS, HISTORY, LOG), build("reference"))
+
+    def files(self) -> dict[str, bytes | None]:
+        """Every path below and around it, with its content."""
+        paths = sorted(self.folder.parent.rglob("*"))
+        return {str(path): path.read_bytes() if path.is_file() else None for path in paths}
+
+    def call(self, command: ModuleType, arguments: list[str]) -> tuple[object, str]:
+        """What main returned, or the code it exited with, and what it wrote to stderr; no file may change."""
+        before, errors = self.files(), io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
+            try:
+                result = command.main([*arguments])
+            except SystemExit as ended:
+                result = ended.code
+        assert self.files() == before
+        return result, errors.getvalue()
+
+    def refuses(self, command: ModuleType, arguments: list[str], bad_input: object = None) -> None:
+        """Expects exit code 2 and one line; counts `bad_input`, or else the arguments."""
+        code, line = self.call(command, arguments)
+        assert code == 2, f"it ended with {code}"
+        assert line.startswith(f"{command.__name__}.py") and ": error: " in line
+        assert line.endswith("\n") and line[:-1].isprintable()
+        was_refused((command.__name__, arguments, bad_input))
+
+
+@contextlib.contextmanager
+def opened(folder: Path):
+    """The sandbox, as the working folder; nothing in it is trained, and README.md is the one in it."""
+
+    def trained(*_, **__):
+        raise AssertionError("a bad input was taken for a good one: training began")
+
+    (folder / "sandbox").mkdir()
+    sandbox = Sandbox(folder / "sandbox")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(sandbox.folder)
+        patch.setattr(utils, "train", trained)
+        patch.setattr(torch, "set_flush_denormal", lambda _: True)
+        patch.setattr(dataset, "_digits", functools.cache(dataset._digits))
+        patch.setattr(assignment, "README", sandbox.folder / "README.md")
+        patch.setattr(assignment, "IMAGES", sandbox.folder / "Images")
+        yield sandbox
