@@ -151,6 +151,30 @@ def refused(capsys):
     return refuse
 
 
+@pytest.fixture(autouse=True)
+def small_numbers():
+    """Training flushes denormal numbers to 0 in the whole process, and Hypothesis draws some."""
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module")
+def made():
+    """As many images and labels as CIFAR-10 has, made up."""
+    from made_data import make_data
+
+    return make_data()
+
+
+@pytest.fixture
+def mirrors():
+    """A server that plays mirrors of a small CIFAR-10, which torchvision expects while it runs."""
+    from mirrors import serving
+
+    with serving() as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
     """A working folder for random command lines."""
