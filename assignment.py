@@ -32,6 +32,16 @@ FAST = REPO / "results" / "fast"
 README = REPO / "README.md"
 IMAGES = REPO / "Images"
 BENCH = REPO / "results" / "bench.json"
+FACTS = {
+    "data": dict,
+    "device": str,
+    "threads": int,
+    "precision": str,
+    "python": str,
+    "versions": dict,
+    "commit": str | None,
+}
+"""Of a run's record, what the README shows."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -138,7 +148,17 @@ def receptive_field_table(network_rows: list) -> str:
 
 
 def results_table(run: Run) -> str:
-    """A run's claim and all that stands behind it, as a Markdown table."""
+    """A run's claim and all that stands behind it, as a Markdown table.
+
+    Raises UserError if the run's record lacks a fact.
+    """
+    lacking = [
+        name for name, kind in FACTS.items() if name not in run.facts or not isinstance(run.facts[name], kind)
+    ]
+    if lacking or not isinstance(run.facts["data"].get("test"), int):
+        raise UserError(
+            f"{run.folder / records.SETTINGS} lacks {', '.join(lacking) or 'data'}: train it again"
+        )
     network = build(run.settings.model)
     settings, facts, last = run.settings, run.facts, run.history[-1]
     seconds = sum(row.seconds for row in run.history)
