@@ -1,7 +1,6 @@
 """The training and test loops, one epoch each, and `fit`, which runs them to the end."""
 
 import io
-import pickle
 import sys
 import time
 from pathlib import Path
@@ -230,6 +229,10 @@ def fit(
     train_loader, test_loader = loaders(data, settings.batch_size, settings.seed, workers, device, transform)
     _check_size(network, settings)
     records.claim(folder, settings, resume)
+    if (folder / records.SETTINGS).exists() and not (folder / records.CHECKPOINT).exists():
+        raise UserError(
+            f"{folder} holds a run, but no {records.CHECKPOINT} to go on from: name another folder"
+        )
 
     torch.manual_seed(settings.seed)
     # Numbers below 1e-38 are worth nothing here, and a CPU computes with them many times slower.
@@ -302,14 +305,6 @@ def _load_checkpoint(run: Run, parts: dict) -> Run:
         if "random_cuda" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["random_cuda"])
         return run._replace(history=[Epoch(*row) for row in state["history"]], log=state["log"])
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
+    except Exception as error:  # What is damaged fails as it likes: an IndexError in the pickle, say.
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path} cannot be resumed from ({reason}): train anew in another folder") from error
