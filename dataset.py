@@ -219,7 +219,10 @@ def train_transform(
     probability: of ShiftScaleRotate and of CoarseDropout, each, in 0..1.
     mean, std: the training set's, per channel, in 0..1. The hole is filled with the mean in the image's own
     range, 0..255, rounded: Albumentations would cut the fraction off, and would take 0.49 for black.
+
+    Raises UserError for values out of these ranges.
     """
+    to_tensor = test_transform(mean, std).transforms
     hole = (16, 16)
     fill = tuple(round(255 * channel) for channel in mean)
     return A.Compose(
@@ -234,12 +237,14 @@ def train_transform(
                 fill_mask=None,
                 p=probability,
             ),
-            *test_transform(mean, std).transforms,
+            *to_tensor,
         ]
     )
 
 
 def _shift_scale_rotate(probability: float) -> A.ShiftScaleRotate:
+    if not isinstance(probability, int | float) or not 0 <= probability <= 1:
+        raise UserError(f"augmentation probability {probability!r} makes no sense: give one in 0..1")
     # Albumentations cuts shifts to whole pixels, towards 0: 1/16 of 32 means -1, 0 or 1, and 0 half the time.
     with warnings.catch_warnings():  # Albumentations 2 notes that Affine can do this too.
         warnings.filterwarnings("ignore", message="ShiftScaleRotate is a special case of Affine")
@@ -258,6 +263,8 @@ def augmentations_alone(
     """To look at: by name, what train_transform does to a uint8 image, still uint8 (32, 32, 3) after it.
 
     Nothing; each augmentation alone and always; all three as in training, each with its own probability.
+
+    Raises UserError for a mean out of 0..1 or a seed below 0.
     """
     together = A.Compose(train_transform(mean).transforms[:3])
     examples: dict[str, A.Compose] = {"Original": A.Compose([])}
@@ -271,7 +278,17 @@ def augmentations_alone(
 
 
 def test_transform(mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> A.Compose:
-    """Normalize and ToTensorV2 alone: a uint8 image (32, 32, 3) becomes a float32 tensor (3, 32, 32)."""
+    """Normalize and ToTensorV2 alone: a uint8 image (32, 32, 3) becomes a float32 tensor (3, 32, 32).
+
+    Raises UserError for a mean or a deviation that is not three numbers in 0..1, the latter above 0.
+    """
+    for name, channels in (("mean", mean), ("std", std)):
+        try:
+            fits = len(channels) == 3 and all(0 <= channel <= 1 for channel in channels)
+        except TypeError:
+            fits = False
+        if not fits or (name == "std" and 0 in channels):
+            raise UserError(f"{name} {channels!r} makes no sense: give three numbers in 0..1, one a channel")
     return A.Compose([A.Normalize(mean=tuple(mean), std=tuple(std)), ToTensorV2()])
 
 
@@ -283,7 +300,11 @@ def reseed(transform: A.Compose, seed: int) -> None:
 
     `transform.set_random_seed(seed)` would hand every transform the same seed: they would then draw the same
     numbers, and a flipped image would be a shifted and a holed one too.
+
+    Raises UserError for a seed that is no whole number from 0.
     """
+    if not isinstance(seed, int) or seed < 0:
+        raise UserError(f"seed {seed!r} makes no sense: give a whole number, 0 or more")
     seeds = np.random.SeedSequence(seed).generate_state(len(transform.transforms), np.uint64)
     for step, own_seed in zip(transform.transforms, seeds.tolist(), strict=True):
         step.set_random_seed(own_seed)
