@@ -28,7 +28,7 @@ def long_tests() -> bool:
 
 
 def pytest_configure(config):
-    """Hypothesis draws the same examples each time, unless the tests are long, and leaves no folder behind."""
+    """Hypothesis draws the same examples each time, but for long tests, and leaves no folder behind."""
     storage = tempfile.TemporaryDirectory()
     config.add_cleanup(storage.cleanup)
     configuration.set_hypothesis_home_dir(storage.name)

@@ -1,4 +1,4 @@
-"""What the fuzz tests share: how many bad inputs each must see refused, and inputs that several of them need.
+"""What the fuzz tests share: how many bad inputs each must see refused, and inputs for several of them.
 
 Every such test promises a number of different bad inputs (`bad_inputs`) and fails below it; test_fuzz_count.py
 adds the promises up, and pytest prints at the end what was seen.
@@ -9,10 +9,10 @@ import json
 import string
 
 import pytest
+from conftest import long_tests
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from conftest import long_tests
 from errors import UserError
 
 FACTOR = 10 if long_tests() else 1
@@ -64,7 +64,8 @@ def assert_user_error(function, *arguments, **options):
 def summary():
     """A line a test, for the end of pytest's output."""
     lines = [f"{len(seen):6,}  {name}" for name, seen in REFUSED.items()]
-    return [*lines, f"{sum(map(len, REFUSED.values())):6,}  bad inputs, each answered by the documented error"]
+    total = sum(map(len, REFUSED.values()))
+    return [*lines, f"{total:6,}  bad inputs, each answered by the documented error"]
 
 
 WORDS = st.text(string.ascii_letters + string.digits + "äß世 .,:;=+*'\"\\%{}()[]<>|&$#@!?~^`-_/", max_size=12)
@@ -88,11 +89,12 @@ ODD = st.one_of(
 
 def other_than(names):
     """Words and other things, but none of these names."""
-    return st.one_of(WORDS, st.sampled_from(sorted(names)).map(str.upper), ODD).filter(lambda it: it not in names)
+    capitals = st.sampled_from(sorted(names)).map(str.upper)
+    return st.one_of(WORDS, capitals, ODD).filter(lambda value: value not in tuple(names))
 
 
 def json_values(keys=WORDS):
-    """Anything that JSON can say, its objects with these keys; NaN and the infinities, which Python reads too."""
+    """Anything that JSON can say, and NaN and the infinities, which Python reads too; `keys` are its objects'."""
     leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS)
     return st.recursive(
         leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4)

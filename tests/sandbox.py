@@ -8,12 +8,12 @@ from types import ModuleType
 
 import pytest
 import torch
+from fuzzing import was_refused
 
 import assignment
 import dataset
 import records
 import utils
-from fuzzing import was_refused
 from model import build
 from records import Epoch, Run
 from settings import Settings

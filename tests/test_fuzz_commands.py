@@ -4,6 +4,7 @@ Damaged run folders: test_fuzz_runs.py.
 """
 
 import pytest
+from fuzzing import LONG, WORDS, bad_inputs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,6 @@ import assignment
 import bench
 import train
 from dataset import DATASETS
-from fuzzing import LONG, WORDS, bad_inputs
 from model import NETWORKS
 from settings import PRESETS
 from utils import DEVICES, PRECISIONS
@@ -20,12 +20,16 @@ TYPED = WORDS.filter(lambda word: word != "--" and not word.startswith(("-h", "-
 """Without what ends the options or asks for help."""
 
 FOLDERS = st.one_of(
-    st.sampled_from(["nowhere", "file", "file/below", "empty", "empty/nowhere", LONG, f"empty/{LONG}/run", "~nobody", ""]),
+    st.sampled_from(
+        ["nowhere", "file", "file/below", "empty", "empty/nowhere", LONG, f"empty/{LONG}/run", "~nobody", ""]
+    ),
     WORDS.map(lambda word: "nowhere/" + word),
 )
 """None of them holds data, or a run."""
 
-UNWRITABLE = st.sampled_from(["file", "file/below", "file/below/run", LONG, f"empty/{LONG}", f"{LONG}/run", "run"])
+UNWRITABLE = st.sampled_from(
+    ["file", "file/below", "file/below/run", LONG, f"empty/{LONG}", f"{LONG}/run", "run"]
+)
 """Where no new run can be written; in the last there is one."""
 
 
@@ -82,7 +86,9 @@ TRAIN_BAD = {
 }
 TOGETHER = st.one_of(
     st.tuples(st.just("--dataset"), st.just("cifar10"), st.just("--data-dir"), FOLDERS.filter(bool)),
-    st.tuples(st.just("--out"), st.just("run"), st.just("--resume"), st.just("--seed"), st.sampled_from("12")),
+    st.tuples(
+        st.just("--out"), st.just("run"), st.just("--resume"), st.just("--seed"), st.sampled_from("12")
+    ),
     st.tuples(*map(st.just, ("--model", "dilated", "--first-size")), st.integers(8, 24).map(str)),
     st.tuples(*map(st.just, ("--model", "reference", "--first-size")), st.integers(8, 28).map(str)),
     st.tuples(*map(st.just, ("--device", "cpu", "--precision", "float16"))),
@@ -101,8 +107,9 @@ def unknown(parser_options):
     """Words that are no option, nor the beginning of one, nor a value."""
     names = [*parser_options, "--help"]
     return st.one_of(WORDS.map("--{}".format), WORDS.map("-{}".format), WORDS).filter(
-        lambda word: not any(name.startswith(word.split("=")[0]) for name in names)
-        and not word.startswith("-h")
+        lambda word: (
+            not any(name.startswith(word.split("=")[0]) for name in names) and not word.startswith("-h")
+        )
     )
 
 
