@@ -36,7 +36,7 @@ def trace(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) ->
 
 
 def copy_to_try(network: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
-    """A copy of the network on the CPU, not in training. Raises UserError if it does not take such an image."""
+    """A copy on the CPU, not in training. Raises UserError if it does not take an image of that size."""
     _check_size(input_size)
     try:
         tried = copy.deepcopy(network).cpu().eval()

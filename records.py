@@ -98,11 +98,11 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
             )
 
 
-def ensure_writable(folder: Path) -> None:
-    """Makes the folder if it is not there. Raises UserError if files cannot be written into it."""
+def ensure_writable(folder: Path, name: str = WEIGHTS) -> None:
+    """Makes the folder if it is not there. Raises UserError if replace() could not write that file there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
+        probe = folder / f".{name}-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:

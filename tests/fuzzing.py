@@ -1,7 +1,7 @@
 """What the fuzz tests share: how many bad inputs each must see refused, and inputs for several of them.
 
-Every such test promises a number of different bad inputs (`bad_inputs`) and fails below it; test_fuzz_count.py
-adds the promises up, and pytest prints at the end what was seen.
+Every such test promises a number of different bad inputs (`bad_inputs`) and fails below it. The promises are
+added up in test_fuzz_count.py, and pytest prints at the end what was seen.
 """
 
 import functools
@@ -94,7 +94,7 @@ def other_than(names):
 
 
 def json_values(keys=WORDS):
-    """Anything that JSON can say, and NaN and the infinities, which Python reads too; `keys` are its objects'."""
+    """Anything that JSON can say, with NaN and the infinities, which Python reads too."""
     leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS)
     return st.recursive(
         leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4)

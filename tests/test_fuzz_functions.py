@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from fuzzing import LONG, ODD, WORDS, assert_user_error, bad_inputs, other_than, was_refused
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
@@ -14,7 +15,6 @@ from torch import nn
 import errors
 import plots
 from dataset import CLASSES, DATASETS, Data, augmentations_alone, load, test_transform, train_transform
-from fuzzing import LONG, ODD, WORDS, assert_user_error, bad_inputs, other_than, was_refused
 from loaders import MOST_WORKERS, loaders
 from model import NETWORKS, S9Net, build, count_multiply_adds, summary
 from receptive_field import receptive_field
