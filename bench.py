@@ -367,7 +367,7 @@ def read_report(path: Path) -> dict:
         report = json.loads(path.read_text())
         format_report(report)
         return report
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is no report of bench.py ({error}): run bench.py --json {path}") from error
 
 

@@ -26,15 +26,15 @@ def examples(number):
     return settings(max_examples=number * FACTOR)
 
 
-def bad_inputs(number):
+def bad_inputs(number, out_of=None):
     """For a test under @given that calls `was_refused`: fails unless it saw so many different bad inputs.
 
-    It is given a quarter more examples: some are drawn twice, or turn out to be good.
+    It is given a quarter more examples, or `out_of`: some are drawn twice, or turn out to be good.
     """
 
     def decorate(test):
         PROMISED[test.__name__] = number
-        run = examples(number * 5 // 4)(test)
+        run = examples(out_of or number * 5 // 4)(test)
 
         @functools.wraps(run)
         def counted(*arguments, **options):
