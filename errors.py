@@ -43,7 +43,8 @@ class CommandParser(argparse.ArgumentParser):
         """As ever, but for arguments that would break the one line: with a line break in them, say."""
         args = sys.argv[1:] if args is None else list(args)
         for argument in args:
-            if not argument.isprintable():
+            # Bytes that are no text, as names of files may hold, break no line and stay.
+            if not argument.encode(errors="ignore").decode().isprintable():
                 self.error(f"argument {argument!a} holds a character that cannot be printed: leave it out")
         return super().parse_known_args(args, namespace)
 
