@@ -50,4 +50,6 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the command with exit code 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        # A name of a file may hold bytes that are no text.
+        printable = message.encode(errors="backslashreplace").decode()
+        self.exit(2, f"{self.prog}: error: {printable}\n")
