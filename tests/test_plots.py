@@ -353,7 +353,7 @@ def test_scaling_needs_something_to_draw(scaling):
 OURS = [plots.Mark("reference", 174_352, 89.28), plots.Mark("best", 197_808, 93.1, 0.12)]
 PUBLIC = [
     plots.Mark("one", 176_122, 93.57),
-    plots.Mark("two", 163_744, 87.04),
+    plots.Mark("a name that is long", 163_744, 87.04),
     plots.Mark("three", 126_000, 87.02),
 ]
 
@@ -376,7 +376,7 @@ def test_accuracy_names_every_mark_and_no_name_covers_another():
     figure.draw_without_rendering()
     names = figure.axes[0].texts[:5]
     assert {text.get_text() for text in names} == {
-        "reference 89.28%", "best 93.10 ± 0.12%", "one 93.57%", "two 87.04%", "three 87.02%",
+        "reference 89.28%", "best 93.10 ± 0.12%", "one 93.57%", "a name that is long 87.04%", "three 87.02%",
     }  # fmt: skip
     boxes = [text.get_window_extent() for text in names]
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
