@@ -2,10 +2,11 @@
 
     python assignment.py audit     one row a requirement, with the value measured; exit 1 if one is not met
     python assignment.py qna       the five answers, ready to paste
-    python assignment.py readme    rewrites the machine-made parts of README.md
     python assignment.py figures   draws the pictures in Images/ anew
+    python assignment.py readme    rewrites the machine-made parts of README.md, and results/SHA256SUMS
 
-Each takes --run, the folder of the run to speak of: results/reference by default.
+Each takes --run, the folder of the run to speak of: results/best by default, or results/reference where that
+is not there.
 """
 
 import inspect
@@ -13,28 +14,23 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import audit
 import bench
+import claims
 import dataset
+import evidence
 import plots
 import records
 import utils
 from errors import CommandParser, UserError
 from model import build, count_parameters, receptive_field, summary
 from records import Run
-from settings import PRESETS
 
 REPO = Path(__file__).parent
-RUN = REPO / "results" / "reference"
-FAST = REPO / "results" / "fast"
-DILATED = REPO / "results" / "dilated"
 README = REPO / "README.md"
 IMAGES = REPO / "Images"
-BENCH = REPO / "results" / "bench.json"
-FAULTS = REPO / "results" / "faults.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,11 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
     for name, text in (
         ("audit", "measure every requirement; exit 1 if one is not met"),
         ("qna", "print the five answers, ready to paste"),
-        ("readme", "rewrite the machine-made parts of README.md"),
         ("figures", "draw the pictures in Images/ anew, from the run's records and weights, and the data"),
+        ("readme", "rewrite the machine-made parts of README.md, and the checksums of the evidence"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        command.add_argument("--run", type=Path, default=RUN, help="run folder to speak of (%(default)s)")
+        command.add_argument(
+            "--run", type=Path, default=handed_in(), help="run folder to speak of (%(default)s)"
+        )
         if name == "readme":
             command.add_argument("--check", action="store_true", help="change nothing; exit 1 if out of date")
         if name == "figures":
@@ -63,14 +61,19 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "qna":
             print(qna(run))
             return 0
-        if run.settings.dataset != "cifar10" or run.settings.validation:
-            raise UserError(f"{run.folder} is no run on CIFAR-10's test set: the README shows nothing else")
         if options.command == "figures":
+            claims.read_seeds(run.folder)  # Says so where nothing can be claimed of the run.
             draw_figures(run, dataset.load(run.settings.dataset, options.data_dir), IMAGES)
             return 0
-        return refresh_readme(run, options.check)
+        return check_readme(run.folder) if options.check else refresh_readme(run.folder)
     except UserError as error:
         parser.error(str(error))
+
+
+def handed_in() -> Path:
+    """The run that the repo leads with: of the most accurate network to hand in that there is a run of."""
+    best = REPO / "results" / "best"
+    return best if best.is_dir() else REPO / "results" / "reference"
 
 
 def print_audit(run: Run) -> int:
@@ -82,16 +85,32 @@ def print_audit(run: Run) -> int:
 
 
 def qna(run: Run) -> str:
-    """The assignment's five questions and their answers, as Markdown, from the live sources and the run."""
+    """The assignment's five questions and their answers, as Markdown, from the live sources and the run.
+
+    Raises UserError if the network is too large to hand in, or the run's weights are missing or another's.
+    """
     network = build(run.settings.model)
+    count = count_parameters(network)
+    if count >= audit.PARAMETER_LIMIT:
+        raise UserError(
+            f"{run.folder} has {count:,} parameters, the assignment allows fewer than "
+            f"{audit.PARAMETER_LIMIT:,}: hand in a run of another network (--run)"
+        )
+    records.load_weights(run.folder, network)
     transforms = "\n\n".join(
         inspect.getsource(function).rstrip()
         for function in (dataset.train_transform, dataset._shift_scale_rotate)
     )
     answers = (
-        ("The model's code, model.py", _fenced((REPO / "model.py").read_text(), "python")),
+        (
+            f"The model's code, model.py; the network is {type(network).__name__}",
+            _fenced(Path(__file__).with_name("model.py").read_text(), "python"),
+        ),
         ("The output of torchsummary", _fenced(summary(network))),
-        ("The code of the three Albumentations transforms", _fenced(transforms, "python")),
+        (
+            f"The code of the three Albumentations transforms; probability is {run.settings.augmentation:g}",
+            _fenced(transforms, "python"),
+        ),
         (f"The training log, with a test after each epoch{_caution(run)}", _fenced(run.log)),
         ("The link to README.md", readme_link()),
     )
@@ -140,46 +159,7 @@ def receptive_field_table(network_rows: list) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def results_table(run: Run) -> str:
-    """A run's claim and all that stands behind it, as a Markdown table."""
-    network = build(run.settings.model)
-    settings, facts, last = run.settings, run.facts, run.history[-1]
-    seconds = sum(row.seconds for row in run.history)
-    first_above = next((row.epoch for row in run.history if row.test_accuracy >= 85), None)
-    versions = ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
-    rows = [
-        (
-            "Test accuracy after the last epoch",
-            f"**{last.test_accuracy:.2f}%** of {facts['data']['test']:,} images",
-        ),
-        ("Parameters", f"{count_parameters(network):,}"),
-        ("Receptive field", f"{receptive_field(network)[-1].r_out} pixels"),
-        ("Epochs", f"{settings.epochs} (85% first reached in epoch {first_above})"),
-        ("Seed", str(settings.seed)),
-        ("Device", f"{facts['device']}, {facts['precision']} training, last test in float32"),
-        ("Time", f"{seconds / 60:.0f} minutes, tests included"),
-        ("Versions", f"Python {facts['python']}, {versions}"),
-        ("Code", f"commit `{facts['commit']}`"),
-        ("Command", f"`{command_line(run)}`"),
-    ]
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
-
-
-def command_line(run: Run) -> str:
-    """The command that repeats a run; on a CPU its sums come out the same with as many threads alone."""
-    settings = asdict(run.settings)
-    name = next((name for name, preset in PRESETS.items() if preset.model == settings["model"]), "reference")
-    preset = asdict(PRESETS[name])
-    always = ("dataset", "epochs", "seed")
-    changed = [key for key, value in settings.items() if value != preset[key] and key not in always]
-    options = [f"--{key.replace('_', '-')} {settings[key]}" for key in (*always, *changed)]
-    threads = "OMP_NUM_THREADS=1 " if run.facts["threads"] == 1 else ""
-    return " ".join([f"{threads}python train.py --preset {name}", *options]).replace(
-        "--validation True", "--validation"
-    )
-
-
-def faults_table(path: Path = FAULTS) -> str:
+def faults_table(path: Path) -> str:
     """What `S9_LONG=1 make test` tried last, and how it ended, as a Markdown table."""
     record = json.loads(path.read_text())
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
@@ -189,26 +169,36 @@ def faults_table(path: Path = FAULTS) -> str:
     return "\n".join(lines)
 
 
-def readme_parts(run: Run) -> dict[str, str]:
-    """The machine-made parts of the README by the name in their markers."""
-    network = build(run.settings.model)
-    return {
-        "results": results_table(run),
+def readme_parts(folder: Path) -> dict[str, str]:
+    """The machine-made parts of the README by the name in their markers; `folder`: the run it leads with."""
+    results = REPO / "results"
+    runs, networks = claims.read_seeds(folder), claims.read_networks(results)
+    network = build(runs[0].settings.model)
+    parts = {
+        "results": claims.results_table(runs, REPO),
+        "networks": claims.networks_table(networks),
         "summary": _fenced(summary(network)),
         "receptive-field": receptive_field_table(receptive_field(network)),
-        "log": _fenced(run.log),
-        "fast": results_table(records.read(FAST)),
-        "dilated": results_table(records.read(DILATED)),
-        "benchmark": bench.format_report(bench.read_report(BENCH)),
-        "faults": faults_table(),
+        "log": _fenced(runs[0].log),
+        "validation": claims.validation_table(claims.read_trials(results / "validation.csv")),
+        "faults": faults_table(results / "faults.json"),
+        "benchmark": bench.format_report(bench.read_report(results / "bench.json")),
     }
+    for name in networks.keys() - {handed_in().name}:  # Sections of their own.
+        parts[name] = claims.results_table(networks[name], REPO)
+        if name == "dilated":
+            parts[name] += f"\n\n{receptive_field_table(receptive_field(build(name)))}"
+    return parts
 
 
 def fill(text: str, parts: dict[str, str]) -> str:
     """`text` with each part between its markers, `<!-- NAME: made by ... -->` and `<!-- end of NAME -->`.
 
-    Raises UserError if a pair of markers is missing or is there twice.
+    Raises UserError if a pair of markers is missing or is there twice, or if there is a pair without a part.
     """
+    for name in re.findall(r"<!-- (\S+): made by `python assignment.py readme` -->", text):
+        if name not in parts:
+            raise UserError(f"README.md has a part {name!r} that no run is there for: take it out")
     for name, part in parts.items():
         pattern = rf"(<!-- {name}: made by `python assignment.py readme` -->\n).*?(<!-- end of {name} -->)"
         text, count = re.subn(
@@ -222,37 +212,63 @@ def fill(text: str, parts: dict[str, str]) -> str:
 
 
 def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
-    """Writes the notebook's three pictures into `folder`, and scaling.png from the last benchmark."""
+    """Writes the notebook's three pictures into `folder`, and what the records of all networks make."""
     network = build(run.settings.model)
     records.load_weights(run.folder, network)
-    examples = dataset.augmentations_alone(data.mean, run.settings.seed)
-    report = bench.read_report(BENCH)
+    examples = dataset.augmentations_alone(data.mean, run.settings.seed, run.settings.augmentation)
+    results = REPO / "results"
+    report = bench.read_report(results / "bench.json")
+    ours = [
+        plots.Mark(name, count_parameters(build(name)), *claims.accuracy(runs))
+        for name, runs in claims.read_networks(results).items()
+    ]
+    public = [plots.Mark(*mark[:3]) for mark in claims.read_marks(results / "public.csv")]
     figures = {
         "Augmentation": plots.plot_augmentations(data.train_images[:10], examples, data.name),
         "metrics": plots.plot_metrics(run.history, data.name, run.settings.model),
         "results": plots.plot_misclassified(
             data.test_images, data.test_labels, utils.probabilities(network, data), data.classes, data.name
         ),
+        "accuracy": plots.plot_accuracy(ours, public, audit.PARAMETER_LIMIT, audit.ACCURACY_LIMIT),
         "scaling": plots.plot_scaling(report["scaling"], report["device"]),
     }
     for name, figure in figures.items():
         print(plots.save(figure, folder / f"{name}.png"))
 
 
-def refresh_readme(run: Run, check: bool) -> int:
-    """Rewrites README.md, or with `check` says whether that would change it (1) or not (0)."""
+def refresh_readme(folder: Path) -> int:
+    """Rewrites README.md and the checksums of the evidence; returns 0.
+
+    Raises UserError, and changes nothing, if a log and its history disagree.
+    """
+    if lines := _disagreements():
+        raise UserError(f"{lines[0]}: bring back the files as the run wrote them")
     old = README.read_text()
-    new = fill(old, readme_parts(run))
-    if check:
-        print(
-            "README.md is up to date"
-            if new == old
-            else "README.md is out of date: run python assignment.py readme"
-        )
-        return int(new != old)
+    new = fill(old, readme_parts(folder))
     records.replace(README, new.encode())
+    evidence.write_checksums(REPO)
     print("README.md rewritten" if new != old else "README.md was up to date")
     return 0
+
+
+def check_readme(folder: Path) -> int:
+    """Says what `refresh_readme` would change, and where logs and histories disagree; 0 if nothing."""
+    lines = [*evidence.changed_files(REPO), *_disagreements()]
+    for line in lines:
+        print(line)
+    text = README.read_text()
+    if fill(text, readme_parts(folder)) != text:
+        lines.append("README.md is out of date")
+        print(lines[-1])
+    end = "if that is meant, run python assignment.py readme" if lines else "README.md is up to date"
+    print(end)
+    return int(bool(lines))
+
+
+def _disagreements() -> list[str]:
+    runs = [records.read(folder) for folder in evidence.run_folders(REPO)]
+    named = [run._replace(folder=run.folder.relative_to(REPO)) for run in runs]
+    return [line for run in named for line in evidence.disagreements(run)]
 
 
 if __name__ == "__main__":

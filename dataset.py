@@ -253,13 +253,13 @@ def _shift_scale_rotate(probability: float) -> A.ShiftScaleRotate:
 
 
 def augmentations_alone(
-    mean: Sequence[float] = MEAN, seed: int = 0
+    mean: Sequence[float] = MEAN, seed: int = 0, probability: float = 0.5
 ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """To look at: by name, what train_transform does to a uint8 image, still uint8 (32, 32, 3) after it.
 
-    Nothing; each augmentation alone and always; all three as in training, each with its own probability.
+    Nothing; each augmentation alone and always; all three as in training (probability: see train_transform).
     """
-    together = A.Compose(train_transform(mean).transforms[:3])
+    together = A.Compose(train_transform(mean, probability=probability).transforms[:3])
     examples: dict[str, A.Compose] = {"Original": A.Compose([])}
     for step in train_transform(mean).transforms[:3]:
         step.p = 1.0

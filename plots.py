@@ -1,4 +1,4 @@
-"""Draws the figures of the README and the notebook: augmentations, training curves, wrong predictions.
+"""Draws the figures of the README and the notebook: augmentations, curves, wrong predictions, comparisons.
 
 Knows nothing of training: arrays and records come in, figures go out. The figures are not pyplot's, so
 nothing depends on its global state or on a display, and a figure that is dropped is freed.
@@ -10,7 +10,7 @@ import itertools
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.style
 import numpy as np
@@ -26,9 +26,13 @@ from records import Epoch
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 TRAIN = {"color": BLUE, "linestyle": "--", "marker": "o", "label": "train"}
 TEST = {"color": VERMILLION, "linestyle": "-", "marker": "s", "label": "test"}
+OURS = {"color": VERMILLION, "linestyle": "none", "marker": "s", "markersize": 7, "label": "here"}
+PUBLIC = {"color": BLUE, "linestyle": "none", "marker": "o", "markersize": 6, "label": "public"}
 WIDTH = 10  # inches, 1,100 pixels: a README shows them at about 830, so text needs 10 points or more
 TITLE_CHARACTERS = 88  # that fit into WIDTH on one line
 COLUMNS = 5  # of the misclassified images
+PARAMETER_TICKS = [digit * 10**power for power in range(3, 10) for digit in (1, 2, 5)]
+LABEL_GAP = 0.45  # percent between the accuracies that labels stand at
 MARKERS = 25  # on a line, about, however many epochs there are
 STYLE = {
     "figure.dpi": 110,
@@ -51,6 +55,16 @@ styled = matplotlib.style.context(["default", STYLE])
 
 IMAGES = ("n", "height", "width", 3)  # the shape of many
 DATASETS = {"cifar10": "CIFAR-10: ", "digits": "DIGITS, not CIFAR-10\n"}  # how titles begin
+
+
+class Mark(NamedTuple):
+    """A network among others: its size, and its test accuracy in percent."""
+
+    name: str
+    parameters: int
+    accuracy: float
+    spread: float | None = None
+    """Standard deviation over seeds; None of a single run, or if it is not known."""
 
 
 class NotebookFigure(Figure):
@@ -238,6 +252,69 @@ def plot_scaling(scaling: Mapping[str, Mapping[int, float]], machine: str) -> No
         axes.grid(False, axis="x")
     panels[0].set_ylim(0, 1.12 * max(rate for points in scaling.values() for rate in points.values()))
     return figure
+
+
+@styled
+def plot_accuracy(
+    ours: Sequence[Mark], public: Sequence[Mark], parameter_limit: int, accuracy_limit: float
+) -> NotebookFigure:
+    """Draw test accuracy on CIFAR-10 against parameters, our networks and those of others.
+
+    Args:
+        ours: at least one; what is known of their spread over seeds is drawn as an error bar.
+        public: what others have reached.
+        parameter_limit: number of parameters that is already too many.
+        accuracy_limit: percent that are asked for.
+
+    Raises:
+        UserError: there is none of ours to draw.
+    """
+    if not ours:
+        raise UserError("ours: there is no network to draw, train one first")
+    figure = _figure("cifar10", "test accuracy against parameters", height=6)
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    axes.axvline(parameter_limit, color=GREEN, linestyle="--")
+    axes.axhline(accuracy_limit, color=GREEN, linestyle=":")
+    for marks, line, align in ((public, PUBLIC, "right"), (ours, OURS, "left")):
+        axes.plot([mark.parameters for mark in marks], [mark.accuracy for mark in marks], **line)
+        for mark in marks:
+            if mark.spread is not None:
+                axes.errorbar(mark.parameters, mark.accuracy, mark.spread, color=line["color"], capsize=6)
+        _label(axes, marks, line["color"], align)
+    sizes = [mark.parameters for mark in (*ours, *public)]
+    axes.set_xlim(min(sizes) / 1.75, max(*sizes, parameter_limit) * 1.5)
+    edges = axes.get_xlim()
+    ticks = [count for count in PARAMETER_TICKS if edges[0] < count < edges[1]]
+    axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("parameters, logarithmic")
+    axes.set_ylabel("test accuracy, %")
+    axes.margins(y=0.1)
+    look = {"color": GREEN, "size": 10, "va": "top"}
+    axes.text(parameter_limit, axes.get_ylim()[1], f" limit: fewer than {parameter_limit:,}", **look)
+    axes.text(edges[1], accuracy_limit, f"target: {accuracy_limit:g}% ", ha="right", **look)
+    axes.legend(loc="center right")
+    return figure
+
+
+def _label(axes: Axes, marks: Sequence[Mark], color: str, align: str) -> None:
+    """Write names and accuracies on one side of the marks, higher where one would cover another."""
+    lowest = -np.inf
+    side = -1 if align == "right" else 1
+    for mark in sorted(marks, key=lambda mark: mark.accuracy):
+        lowest = height = max(mark.accuracy, lowest + LABEL_GAP)
+        spread = "" if mark.spread is None else f" ± {mark.spread:.2f}"
+        axes.annotate(
+            f"{mark.name} {mark.accuracy:.2f}{spread}%",
+            (mark.parameters, mark.accuracy),
+            xytext=(mark.parameters * (1 + side * 0.03), height),
+            ha=align,
+            va="center",
+            color=color,
+            size=10,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
 
 
 def save(figure: NotebookFigure, path: str | Path) -> Path:

@@ -182,3 +182,32 @@ def sandbox(tmp_path_factory):
 
     with opened(tmp_path_factory.mktemp("around")) as sandbox:
         yield sandbox
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """A notebook that defines nothing."""
+    from made_runs import make_notebook
+
+    return make_notebook(tmp_path / "S9.ipynb", ["import model\n", "network = model.build('reference')"])
+
+
+@pytest.fixture
+def audited(tmp_path, notebook):
+    """Audits what is given, the rest being good; gives the checks that are not met, by requirement."""
+    from made_runs import make_run
+
+    import audit
+    import dataset
+    from model import S9Net
+
+    def failures(network=None, transform=None, run=None, path=notebook):
+        network = S9Net() if network is None else network
+        transform = dataset.train_transform() if transform is None else transform
+        run = make_run(tmp_path, network) if run is None else run
+        checks = audit.audit(network, transform, run, path)
+        assert len(checks) == 15
+        assert all(check.measured and "\n" not in check.measured for check in checks)
+        return {check.requirement: check.measured for check in checks if not check.met}
+
+    return failures

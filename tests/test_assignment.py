@@ -1,39 +1,40 @@
+import re
+import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_runs import DILATED, PARAMETERS, SEPARABLE, make_run
 
 import assignment
+import dataset
+import evidence
 import records
 from errors import UserError
 from model import build, receptive_field, summary
-from records import Epoch, Run
-from settings import PRESETS, Settings
+from settings import Settings
 
 REPO = Path(__file__).parent.parent
+TO_HAND_IN = [name for name in ("reference", "best", "dilated") if (REPO / "results" / name).is_dir()]
 
 
 @pytest.fixture
 def run(tmp_path):
     """A run of two epochs, on disk."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    facts = {
-        "data": {"fingerprint": "0123", "train": 50_000, "test": 10_000},
-        "device": "a CPU",
-        "threads": 2,
-        "precision": "float32",
-        "python": "3.12.0",
-        "versions": {"torch": "2.9.0"},
-        "commit": "abc",
-    }
-    history = [Epoch(1, 0.1, 1.5, 45.0, 1.2, 86.5, 60.0), Epoch(2, 0.0, 1.0, 60.0, 0.9, 85.25, 60.0)]
-    run = Run(
-        folder, Settings(epochs=2, seed=7), facts, history, "Epoch 1\nTrain\nTest\n\nEpoch 2\nTrain\nTest\n\n"
-    )
-    records.write(run, build("reference"))
-    return run
+    return make_run(tmp_path / "run", accuracies=(86.5, 85.25), seed=7)
+
+
+@pytest.fixture
+def repo(tmp_path, monkeypatch):
+    """A copy of the README and the evidence, which the commands then work on."""
+    copy = tmp_path / "repo"
+    for name in ("results", "Images"):
+        shutil.copytree(REPO / name, copy / name)
+    for name in ("README.md", "S9.ipynb"):
+        shutil.copy(REPO / name, copy)
+    monkeypatch.setattr(assignment, "REPO", copy)
+    monkeypatch.setattr(assignment, "README", copy / "README.md")
+    return copy
 
 
 def test_the_five_answers_are_the_live_sources(run):
@@ -92,27 +93,6 @@ def test_the_table_is_markdown_with_the_seeds_columns():
     assert lines[-1] == "| C4.2.convolution | 43 | 8 | 4 | 1 | 51 | 8 | 4 |"
 
 
-def test_the_headline_is_the_last_epoch_not_the_best(run):
-    table = assignment.results_table(run)
-    assert "**85.25%** of 10,000 images" in table
-    assert "86.5" not in table
-    assert "--epochs 2 --seed 7" in table
-
-
-def test_the_command_repeats_all_settings_that_are_not_the_default(run):
-    settings = Settings(epochs=2, learning_rate=0.1, label_smoothing=0.0)
-    assert assignment.command_line(run._replace(settings=settings)) == (
-        "python train.py --preset reference --dataset cifar10 --epochs 2 --seed 0 "
-        "--learning-rate 0.1 --label-smoothing 0.0"
-    )
-    settings = replace(PRESETS["fast"], seed=3, validation=True)
-    assert assignment.command_line(run._replace(settings=settings)) == (
-        f"python train.py --preset fast --dataset cifar10 --epochs {settings.epochs} --seed 3 --validation"
-    )
-    alone = run._replace(facts=run.facts | {"threads": 1})
-    assert assignment.command_line(alone) == f"OMP_NUM_THREADS=1 {assignment.command_line(run)}"
-
-
 def markers(name, inside=""):
     return f"<!-- {name}: made by `python assignment.py readme` -->\n{inside}\n<!-- end of {name} -->"
 
@@ -122,37 +102,195 @@ def test_parts_go_between_their_markers_and_nothing_else_changes():
     first, second = r"new \1 part", "line 1\nline 2"
     filled = assignment.fill(text, {"a": first, "b": second})
     assert filled == f"# Title\n\n{markers('a', first)}\n\nprose\n\n{markers('b', second)}\n"
-    assert assignment.fill(filled, {"a": r"new \1 part"}) == filled
+    assert assignment.fill(filled, {"a": first, "b": second}) == filled
 
 
-@pytest.mark.parametrize("text", ["", markers("b"), markers("a") + "\n" + markers("a"), markers("a")[:-5]])
+def test_markers_that_no_part_is_for_are_named():
+    with pytest.raises(UserError, match="a part 'dilated' that no run is there for: take it out"):
+        assignment.fill(f"{markers('a')}\n{markers('dilated')}", {"a": "part"})
+
+
+@pytest.mark.parametrize("text", ["", markers("a") + "\n" + markers("a"), markers("a")[:-5]])
 def test_missing_and_double_markers_are_named(text):
     with pytest.raises(UserError, match="must hold the markers of 'a' once"):
         assignment.fill(text, {"a": "part"})
 
 
-def test_a_changed_readme_is_noticed_and_mended(run, tmp_path, monkeypatch, capsys):
-    readme = tmp_path / "README.md"
-    readme.write_text("\n\n".join(markers(name) for name in assignment.readme_parts(run)) + "\n")
-    monkeypatch.setattr(assignment, "README", readme)
-    assert assignment.main(["readme", "--check", "--run", str(run.folder)]) == 1
+def test_a_changed_readme_is_noticed_and_mended(repo, capsys):
+    readme = repo / "README.md"
+    text = readme.read_text()
+    readme.write_text(re.sub(r"\*\*(\d\d)", lambda match: f"**{int(match[1]) + 1}", text, count=1))
+    assert assignment.main(["readme", "--check"]) == 1
+    assert "README.md is out of date" in capsys.readouterr().out
+    assert assignment.main(["readme"]) == 0
+    assert readme.read_text() == text
+    assert assignment.main(["readme", "--check"]) == 0
+    assert capsys.readouterr().out.endswith("README.md is up to date\n")
+
+
+def test_the_readme_leads_with_the_run_that_is_named(repo, run, capsys):
     assert assignment.main(["readme", "--run", str(run.folder)]) == 0
-    assert assignment.main(["readme", "--check", "--run", str(run.folder)]) == 0
-    readme.write_text(readme.read_text().replace("85.25%", "85.26%"))
-    assert assignment.main(["readme", "--check", "--run", str(run.folder)]) == 1
+    text = (repo / "README.md").read_text()
+    assert "**85.25%** of 10,000 images" in text
+    assert run.log.strip() in text
     capsys.readouterr()
 
 
+def seeds_of(folder, model, accuracies):
+    """A network's runs of two epochs, one a seed, in the layout of results/."""
+    for seed, accuracy in enumerate(accuracies):
+        place = folder / f"seed-{seed}" if seed else folder
+        make_run(place, accuracies=(60.0, accuracy), model=model, seed=seed)
+
+
+def with_markers(readme, *names):
+    readme.write_text(readme.read_text() + "".join(f"\n{markers(name)}\n" for name in names))
+
+
+def test_when_runs_arrive_the_readme_shows_them(repo, capsys):
+    for name in ("best", "dilated"):
+        shutil.rmtree(repo / "results" / name, ignore_errors=True)
+    before = assignment.readme_parts(assignment.handed_in())
+    assert assignment.handed_in() == repo / "results" / "reference"
+    assert set(before) == {
+        "results", "networks", "summary", "receptive-field", "log", "validation", "faults",
+        "benchmark", "fast",
+    }  # fmt: skip
+    assert "best" not in before["networks"]
+
+    seeds_of(repo / "results" / "best", "best", (93.0, 93.4, 93.2))
+    seeds_of(repo / "results" / "dilated", "dilated", (91.0,))
+    assert assignment.handed_in() == repo / "results" / "best"
+    parts = assignment.readme_parts(assignment.handed_in())
+    assert set(parts) == {*before, "reference", "dilated"}
+    assert "**93.20 ± 0.20%**" in parts["results"]
+    assert parts["summary"] == f"```\n{summary(build('best'))}\n```"
+    assert parts["reference"] == before["results"]
+    assert "| C1.2.convolution | 5 | 32 | 1 | 1 | 13 | 24 | 1 |" in parts["dilated"]
+    assert [line.split("]")[0] for line in parts["networks"].splitlines()[2:]] == [
+        "| [reference", "| [best", "| [dilated", "| [fast",
+    ]  # fmt: skip
+
+
+def test_a_run_without_its_section_is_told_and_nothing_is_written(repo, refused):
+    for name in ("best", "dilated"):
+        shutil.rmtree(repo / "results" / name, ignore_errors=True)
+    (repo / "README.md").write_text("")
+    with_markers(repo / "README.md", *assignment.readme_parts(assignment.handed_in()))
+    seeds_of(repo / "results" / "dilated", "dilated", (91.0,))
+    files = {path: path.read_bytes() for path in repo.rglob("*") if path.is_file()}
+    assert "must hold the markers of 'dilated' once, not 0 times" in refused(assignment, "readme")
+    assert {path: path.read_bytes() for path in repo.rglob("*") if path.is_file()} == files
+    with_markers(repo / "README.md", "dilated")
+    assert assignment.main(["readme"]) == 0
+    shutil.rmtree(repo / "results" / "dilated")
+    assert "a part 'dilated' that no run is there for" in refused(assignment, "readme")
+
+
+# The evidence
+
+
+def flip_digit(path):
+    text = path.read_text()
+    path.write_text(text[:-2] + str((int(text[-2]) + 1) % 10) + text[-1:])
+
+
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
-    "settings", [Settings(epochs=2, dataset="digits"), Settings(epochs=2, validation=True)]
+    ("name", "flip"),
+    [
+        ("results/reference/history.csv", flip_digit),
+        ("results/fast/weights.safetensors", flip_bit),
+        ("Images/metrics.png", flip_bit),
+        ("S9.ipynb", flip_bit),
+    ],
 )
+def test_evidence_that_was_changed_is_named(name, flip, repo, capsys):
+    assert assignment.main(["readme", "--check"]) == 0
+    capsys.readouterr()
+    flip(repo / name)
+    assert assignment.main(["readme", "--check"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name} differs from results/SHA256SUMS",
+        "if that is meant, run python assignment.py readme",
+    ]
+    assert assignment.main(["readme"]) == 0
+    assert assignment.main(["readme", "--check"]) == 0
+    capsys.readouterr()
+
+
+def test_a_history_that_its_log_contradicts_is_not_made_the_new_evidence(repo, refused, capsys):
+    path = repo / "results" / "reference" / "history.csv"
+    history = records.read_history(path)
+    shown = f"{history[24].test_accuracy:.2f}"
+    history[24] = history[24]._replace(test_accuracy=99.99)
+    path.write_text(records.format_history(history))
+    sums = (repo / evidence.SUMS).read_bytes()
+    line = f"results/reference, epoch 25: test accuracy {shown} in the log, 99.99 in the history"
+    assert line in refused(assignment, "readme")
+    assert (repo / evidence.SUMS).read_bytes() == sums
+    assert assignment.main(["readme", "--check"]) == 1
+    assert line in capsys.readouterr().out
+
+
+def test_figures_are_drawn_of_the_run_and_of_all_networks(run, tmp_path, capsys):
+    assignment.draw_figures(run, dataset.load("digits"), tmp_path / "Images")
+    names = {"Augmentation.png", "accuracy.png", "metrics.png", "results.png", "scaling.png"}
+    assert {path.name for path in (tmp_path / "Images").iterdir()} == names
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("settings", [{"dataset": "digits"}, {"validation": True}])
 @pytest.mark.parametrize("command", ["readme", "figures"])
-def test_the_readme_shows_no_other_data(run, settings, command, capsys):
-    records.write(run._replace(settings=settings), build("reference"))
-    with pytest.raises(SystemExit) as ended:
-        assignment.main([command, "--run", str(run.folder)])
-    assert ended.value.code == 2
-    assert "is no run on CIFAR-10's test set" in capsys.readouterr().err
+def test_the_readme_shows_no_other_data(repo, tmp_path, settings, command, refused):
+    folder = make_run(tmp_path / "run", **settings).folder
+    assert "is no run on CIFAR-10's test set" in refused(assignment, command, "--run", folder)
+
+
+# What to hand in
+
+
+def test_a_network_that_is_too_large_is_not_handed_in(refused):
+    line = refused(assignment, "qna", "--run", REPO / "results" / "fast")
+    assert "has 494,368 parameters, the assignment allows fewer than 200,000: hand in a run of" in line
+
+
+@pytest.mark.parametrize(("count", "allowed"), [(199_999, True), (200_000, False)])
+def test_the_limit_itself_is_too_many_to_hand_in(count, allowed, run, monkeypatch, refused, capsys):
+    monkeypatch.setattr(assignment, "count_parameters", lambda network: count)
+    if allowed:
+        assert assignment.main(["qna", "--run", str(run.folder)]) == 0
+    else:
+        assert f"has {count:,} parameters" in refused(assignment, "qna", "--run", run.folder)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("model", ["reference", "best", "dilated"])
+def test_every_other_network_has_its_answers(model, tmp_path):
+    run = make_run(tmp_path, model=model, augmentation=0.3)
+    answers = assignment.qna(run)
+    assert f"model.py; the network is {type(build(model)).__name__}\n" in answers
+    assert summary(build(model)) in answers
+    assert "transforms; probability is 0.3\n" in answers
+
+
+@pytest.mark.parametrize("command", ["qna", "readme", "figures"])
+def test_weights_of_another_network_are_one_line(command, repo, tmp_path, refused):
+    folder = make_run(tmp_path / "run", build("dilated"), model="best").folder
+    assert "holds the weights of another network than BestNet" in refused(
+        assignment, command, "--run", folder
+    )
+    assert not (folder / "QnA.md").exists()
+
+
+def test_answers_need_the_weights_of_the_run(run, refused):
+    (run.folder / records.WEIGHTS).unlink()
+    assert "cannot be read as weights" in refused(assignment, "qna", "--run", run.folder)
 
 
 @pytest.mark.parametrize("command", ["audit", "qna", "readme"])
@@ -165,9 +303,16 @@ def test_a_folder_without_a_run_is_one_line(command, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
-def test_the_committed_state_passes_its_audit(capsys):
-    assert assignment.main(["audit"]) == 0
+@pytest.mark.parametrize("name", TO_HAND_IN)
+def test_a_committed_run_to_hand_in_passes_its_audit(name, capsys):
+    assert assignment.main(["audit", "--run", str(REPO / "results" / name)]) == 0
     assert "FAIL" not in capsys.readouterr().out
+
+
+def test_the_fast_network_does_not_pass(capsys):
+    assert assignment.main(["audit", "--run", str(REPO / "results" / "fast")]) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
+    assert [line[6:].split("  ")[0] for line in failed] == [SEPARABLE, DILATED, PARAMETERS]
 
 
 def test_the_readme_is_what_the_sources_and_the_records_make(capsys):

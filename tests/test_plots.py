@@ -1,4 +1,4 @@
-from itertools import pairwise
+from itertools import combinations, pairwise
 from types import SimpleNamespace
 
 import matplotlib.image
@@ -345,3 +345,52 @@ def test_scaling_draws_a_panel_for_each_thing_that_varies():
 def test_scaling_needs_something_to_draw(scaling):
     with pytest.raises(UserError, match="nothing to draw"):
         plots.plot_scaling(scaling, "a CPU")
+
+
+# Accuracy
+
+
+OURS = [plots.Mark("reference", 174_352, 89.28), plots.Mark("best", 197_808, 93.1, 0.12)]
+PUBLIC = [
+    plots.Mark("one", 176_122, 93.57),
+    plots.Mark("a name that is long", 163_744, 87.04),
+    plots.Mark("three", 126_000, 87.02),
+]
+
+
+def test_accuracy_draws_every_mark_at_its_place_and_a_spread_where_there_is_one():
+    figure = plots.plot_accuracy(OURS, PUBLIC, 200_000, 85.0)
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"
+    points = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.lines}
+    assert points["here"] == [(174_352, 89.28), (197_808, 93.1)]
+    assert points["public"] == [(176_122, 93.57), (163_744, 87.04), (126_000, 87.02)]
+    (bar,) = axes.containers
+    low, high = bar[2][0].get_segments()[0][:, 1]
+    assert (low, high) == (pytest.approx(92.98), pytest.approx(93.22))
+    assert fits(figure)
+
+
+def test_accuracy_names_every_mark_and_no_name_covers_another():
+    figure = plots.plot_accuracy(OURS, PUBLIC, 200_000, 85.0)
+    figure.draw_without_rendering()
+    names = figure.axes[0].texts[:5]
+    assert {text.get_text() for text in names} == {
+        "reference 89.28%", "best 93.10 ± 0.12%", "one 93.57%", "a name that is long 87.04%", "three 87.02%",
+    }  # fmt: skip
+    boxes = [text.get_window_extent() for text in names]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_accuracy_draws_the_limits():
+    (axes,) = plots.plot_accuracy(OURS, [], 200_000, 85.0).axes
+    limits = [line for line in axes.lines if line.get_color() == plots.GREEN]
+    assert [list(line.get_xdata()) for line in limits] == [[200_000, 200_000], [0, 1]]
+    assert [list(line.get_ydata()) for line in limits] == [[0, 1], [85.0, 85.0]]
+    texts = [text.get_text().strip() for text in axes.texts[-2:]]
+    assert texts == ["limit: fewer than 200,000", "target: 85%"]
+
+
+def test_accuracy_needs_a_network_of_ours():
+    with pytest.raises(UserError, match="there is no network to draw"):
+        plots.plot_accuracy([], PUBLIC, 200_000, 85.0)

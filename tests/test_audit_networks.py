@@ -1,0 +1,228 @@
+"""The audit on networks that break a rule.
+
+They are changed in place where that will do, so that their class stays the one of model.py.
+"""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+import torch.nn.functional as F
+from made_runs import (
+    DILATED,
+    GLOBAL_AVERAGE,
+    MAX_POOLING,
+    MODULAR,
+    NETWORK_CHECKS,
+    PARAMETERS,
+    SEPARABLE,
+    SHRINKING,
+    STRUCTURE,
+    VIEW,
+)
+from torch import nn
+
+from model import S9Net, conv_unit
+
+
+def changed(change):
+    network = S9Net()
+    change(network)
+    return network
+
+
+def of_model(forward):
+    """A class that counts as defined in model.py, with another forward pass."""
+    return type("S9Net", (S9Net,), {"__module__": "model", "forward": forward})()
+
+
+def no_c3():
+    network = of_model(lambda self, images: self.O(self.C4(self.C2(self.C1(images)))).flatten(1))
+    del network.C3
+    network.C4[0].convolution = nn.Conv2d(32, 64, 3, padding=1)
+    network.O.global_average = nn.AvgPool2d(15)
+    return network
+
+
+def two_units(network):
+    network.C1 = nn.Sequential(network.C1[0], network.C1[2])
+
+
+def four_units(network):
+    network.C1 = nn.Sequential(conv_unit(3, 16, 0), conv_unit(16, 16, 0), *network.C1[1:])
+
+
+def early_stride(network):
+    network.C2[1].convolution.stride = (2, 2)
+    network.C2[2].convolution.stride = (1, 1)
+
+
+def no_stride(network):
+    network.C2[2].convolution.stride = (1, 1)
+    network.O.global_average = nn.AvgPool2d(15)
+
+
+def cut_short(network):
+    network.C2[2].convolution.stride = (1, 1)
+    network.C2[2].convolution.padding = (0, 0)
+    network.O.global_average = nn.AvgPool2d(14)
+
+
+def pooled(pooling):
+    def change(network):
+        network.C2[2].convolution.stride = (1, 1)
+        network.C2[2].add_module("pooling", pooling)
+
+    return change
+
+
+def idle_max_pooling(network):
+    network.C1[0].add_module("pooling", nn.MaxPool2d(3, stride=1, padding=1))
+
+
+def small_view(network):
+    for unit in network.C4:
+        unit.convolution.kernel_size, unit.convolution.padding = (1, 1), (0, 0)
+        unit.convolution.weight = nn.Parameter(unit.convolution.weight[:, :, :1, :1].detach().clone())
+
+
+def not_separable(network):
+    network.C3[0] = conv_unit(32, 48, 0)
+
+
+def grouped(network):
+    network.C3[0].depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=16, bias=False)
+
+
+def no_pointwise(network):
+    network.C3[0].depthwise = nn.Identity()
+    network.C3[0].pointwise = nn.Conv2d(32, 32, 3, padding=1, groups=32, bias=False)
+    network.C3[0].norm = nn.BatchNorm2d(32)
+    network.C3[1].convolution = nn.Conv2d(32, 48, 3, padding=1, bias=False)
+
+
+def grouped_pointwise(network):
+    network.C3[0].pointwise = nn.Conv2d(32, 48, 1, groups=16, bias=False)
+
+
+def classifier_is_no_pointwise(network):
+    network.C3[0] = conv_unit(32, 48, 0)
+    network.C4[2].convolution = nn.Conv2d(64, 64, 3, padding=1, groups=64, bias=False)
+    for unit in network.C1:  # Makes up for the parameters.
+        unit.convolution.requires_grad_(False)
+
+
+def not_dilated(network):
+    network.C1[2].convolution.dilation = (1, 1)
+    network.C1[2].convolution.stride = (2, 2)
+    network.O.global_average = nn.AvgPool2d(4)
+
+
+def dilated_in_vain(network):
+    not_dilated(network)
+    network.C3[0].pointwise = nn.Conv2d(32, 48, 1, dilation=2, bias=False)
+
+
+def no_average(network):
+    network.O = nn.Sequential(nn.Flatten(), nn.Linear(64 * 8 * 8, 3), nn.Linear(3, 10), nn.Flatten(1))
+
+
+def partial_average(network):
+    network.O = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(64 * 2 * 2, 10))
+
+
+def maximum(network):
+    network.O.global_average = nn.AdaptiveMaxPool2d(1)
+
+
+def functional_max_pooling(network, images):
+    features = F.max_pool2d(network.C2(network.C1(images)), 3, 1, 1)
+    return network.O(network.C4(network.C3(features))).flatten(1)
+
+
+def too_large(network):
+    network.C3[1].convolution = nn.Sequential(nn.Conv2d(48, 107, 3, padding=1), nn.Conv2d(107, 48, 1))
+
+
+NETWORKS = {
+    "no C3": (no_c3(), {STRUCTURE, SHRINKING, VIEW, SEPARABLE}),
+    "two units": (changed(two_units), {STRUCTURE}),
+    "four units": (changed(four_units), {STRUCTURE}),
+    "stride in the second unit": (changed(early_stride), {SHRINKING}),
+    "no stride": (changed(no_stride), {SHRINKING, VIEW}),
+    "shrinks by padding": (changed(cut_short), {SHRINKING, VIEW}),
+    "max-pooling for stride": (changed(pooled(nn.MaxPool2d(2))), {SHRINKING, MAX_POOLING}),
+    "average pooling for stride": (changed(pooled(nn.AvgPool2d(2))), {SHRINKING}),
+    "max-pooling, same size": (changed(idle_max_pooling), {MAX_POOLING}),
+    "functional max-pooling": (of_model(functional_max_pooling), {MAX_POOLING}),
+    "small view": (changed(small_view), {VIEW}),
+    "not separable": (changed(not_separable), {SEPARABLE}),
+    "grouped, not depthwise": (changed(grouped), {SEPARABLE}),
+    "depthwise without pointwise": (changed(no_pointwise), {SEPARABLE}),
+    "pointwise in groups": (changed(grouped_pointwise), {SEPARABLE}),
+    "depthwise before the classifier": (changed(classifier_is_no_pointwise), {SEPARABLE}),
+    "not dilated": (changed(not_dilated), {DILATED}),
+    "dilated 1x1": (changed(dilated_in_vain), {DILATED}),
+    "flatten and Linear": (changed(no_average), {GLOBAL_AVERAGE}),
+    "average over quarters": (changed(partial_average), {GLOBAL_AVERAGE}),
+    "global maximum": (changed(maximum), {GLOBAL_AVERAGE, MAX_POOLING}),
+    "too large": (changed(too_large), {PARAMETERS}),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_that_breaks_a_rule(name, audited):
+    network, unmet = NETWORKS[name]
+    assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert set(audited(network)) == unmet
+
+
+def test_the_limit_of_parameters_itself_is_too_many(audited):
+    for more, unmet in ((200_000 - 174_352, {PARAMETERS}), (199_999 - 174_352, set())):
+        network = S9Net()
+        network.register_parameter("more", nn.Parameter(torch.zeros(more)))
+        assert set(audited(network)) == unmet
+
+
+class Idle(nn.Sequential):
+    """A unit that leaves out its part `dilated`."""
+
+    def forward(self, features):
+        for name, part in self.named_children():
+            features = features if name == "dilated" else part(features)
+        return features
+
+
+@pytest.mark.parametrize(("unit", "unmet"), [(nn.Sequential, set()), (Idle, {DILATED})])
+def test_a_layer_counts_if_it_is_used(unit, unmet, audited):
+    network = changed(not_dilated)
+    dilated = nn.Conv2d(32, 32, 3, padding=2, dilation=2, groups=16)
+    network.C2[0] = unit(OrderedDict([*network.C2[0].named_children(), ("dilated", dilated)]))
+    assert set(audited(network)) == unmet
+
+
+def test_convolutions_without_a_unit_around(audited):
+    network = S9Net()
+    network.C4 = nn.Sequential(*(nn.Conv2d(n, 64, 3, padding=1) for n in (48, 64, 64)))
+    assert audited(network) == {}
+
+
+def branching(network, images):
+    return S9Net.forward(network, images if images.sum() > 0 else -images)
+
+
+def failing(network, images):
+    raise KeyError("no such thing")
+
+
+@pytest.mark.parametrize("forward", [branching, failing])
+def test_a_network_that_cannot_be_measured(forward, audited, capsys):
+    unmet = audited(of_model(forward))
+    assert set(unmet) == NETWORK_CHECKS - {STRUCTURE, PARAMETERS}
+    assert all(measured.startswith("cannot be measured: ") for measured in unmet.values())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_network_of_another_kind(audited):
+    unmet = audited(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
+    assert NETWORK_CHECKS - {MAX_POOLING, PARAMETERS} <= set(unmet) <= NETWORK_CHECKS | {MODULAR}

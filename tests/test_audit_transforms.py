@@ -1,0 +1,116 @@
+"""The audit on transforms that break a rule."""
+
+import warnings
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+from made_runs import COARSE_DROPOUT, FLIP, SHIFT_SCALE_ROTATE
+
+import dataset
+
+
+def replaced(index, *steps):
+    transforms = list(dataset.train_transform().transforms)
+    return A.Compose([*transforms[:index], *steps, *transforms[index + 1 :]])
+
+
+def dropout(**arguments):
+    settings = {
+        "num_holes_range": (1, 1),
+        "hole_height_range": (16, 16),
+        "hole_width_range": (16, 16),
+        "fill": tuple(round(255 * channel) for channel in dataset.MEAN),
+        "fill_mask": None,
+        "p": 0.5,
+    }
+    return A.CoarseDropout(**settings | arguments)
+
+
+def old_dropout():
+    """Albumentations 2 ignores the names that version 1 had, with a warning, and uses its own defaults."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return A.CoarseDropout(
+            max_holes=1, max_height=16, max_width=16, min_holes=1, min_height=16, min_width=16,
+            fill_value=tuple(round(255 * channel) for channel in dataset.MEAN), mask_fill_value=None, p=0.5,
+        )  # fmt: skip
+
+
+def shift_scale_rotate(**arguments):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return A.ShiftScaleRotate(**arguments)
+
+
+def behind_normalize():
+    flip, shift, hole, *rest = dataset.train_transform().transforms
+    return A.Compose([flip, shift, rest[0], hole, rest[1]])
+
+
+TRANSFORMS = {
+    "no flip": (lambda: replaced(0), FLIP),
+    "a vertical flip": (lambda: replaced(0, A.VerticalFlip(p=0.5)), FLIP),
+    "a flip never used": (lambda: replaced(0, A.HorizontalFlip(p=0)), FLIP),
+    "a flip in a choice": (lambda: replaced(0, A.OneOf([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)])), FLIP),
+    "no shift": (lambda: replaced(1), SHIFT_SCALE_ROTATE),
+    "Affine": (
+        lambda: replaced(1, A.Affine(translate_percent=0.06, scale=(0.9, 1.1), rotate=(-15, 15), p=0.5)),
+        SHIFT_SCALE_ROTATE,
+    ),
+    "a shift never used": (lambda: replaced(1, shift_scale_rotate(p=0)), SHIFT_SCALE_ROTATE),
+    "no shift in it": (lambda: replaced(1, shift_scale_rotate(shift_limit=0)), SHIFT_SCALE_ROTATE),
+    "no scale in it": (lambda: replaced(1, shift_scale_rotate(scale_limit=0)), SHIFT_SCALE_ROTATE),
+    "no rotation in it": (lambda: replaced(1, shift_scale_rotate(rotate_limit=0)), SHIFT_SCALE_ROTATE),
+    "no hole": (lambda: replaced(2), COARSE_DROPOUT),
+    "grid dropout": (lambda: replaced(2, A.GridDropout()), COARSE_DROPOUT),
+    "two holes": (lambda: replaced(2, dropout(num_holes_range=(2, 2))), COARSE_DROPOUT),
+    "one or two holes": (lambda: replaced(2, dropout(num_holes_range=(1, 2))), COARSE_DROPOUT),
+    "8x8": (
+        lambda: replaced(2, dropout(hole_height_range=(8, 8), hole_width_range=(8, 8))),
+        COARSE_DROPOUT,
+    ),
+    "16x15": (lambda: replaced(2, dropout(hole_width_range=(15, 15))), COARSE_DROPOUT),
+    "8 to 16": (lambda: replaced(2, dropout(hole_height_range=(8, 16))), COARSE_DROPOUT),
+    "black": (lambda: replaced(2, dropout(fill=0)), COARSE_DROPOUT),
+    "the mean in 0..1": (lambda: replaced(2, dropout(fill=dataset.MEAN)), COARSE_DROPOUT),
+    "ImageNet's mean": (lambda: replaced(2, dropout(fill=(124, 116, 104))), COARSE_DROPOUT),
+    "the mean backwards": (lambda: replaced(2, dropout(fill=(114, 123, 125))), COARSE_DROPOUT),
+    "noise": (lambda: replaced(2, dropout(fill="random")), COARSE_DROPOUT),
+    "the mask filled": (lambda: replaced(2, dropout(fill_mask=0)), COARSE_DROPOUT),
+    "a hole never used": (lambda: replaced(2, dropout(p=0)), COARSE_DROPOUT),
+    "names of version 1": (lambda: replaced(2, old_dropout()), COARSE_DROPOUT),
+    "two dropouts": (lambda: replaced(2, dropout(), dropout()), COARSE_DROPOUT),
+    "a hole in normalised images": (behind_normalize, COARSE_DROPOUT),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_transform_that_breaks_a_rule(name, audited):
+    make, requirement = TRANSFORMS[name]
+    assert set(audited(transform=make())) == {requirement}
+
+
+def test_transforms_that_are_never_used_together(audited):
+    transform = A.Compose(dataset.train_transform().transforms, p=0)
+    assert set(audited(transform=transform)) == {FLIP, SHIFT_SCALE_ROTATE, COARSE_DROPOUT}
+
+
+def test_the_same_said_in_another_way(audited):
+    """What counts is what happens to the pixels: half of 32 is 16."""
+    half = (0.5, 0.5)
+    assert audited(transform=replaced(2, dropout(hole_height_range=half, hole_width_range=half, p=1))) == {}
+    assert audited(transform=replaced(0, A.HorizontalFlip(p=1), A.RandomBrightnessContrast())) == {}
+
+
+@pytest.mark.parametrize("transform", ["nothing", A.Compose([])])
+def test_something_that_transforms_nothing(transform, audited):
+    assert set(audited(transform=transform)) == {FLIP, SHIFT_SCALE_ROTATE, COARSE_DROPOUT}
+
+
+def test_the_hole_is_as_audited():
+    """The transform itself, apart from the audit."""
+    image = np.full((32, 32, 3), 255, np.uint8)
+    hole = dropout(p=1.0)(image=image)["image"] != 255
+    assert cv2.boundingRect(hole.any(2).astype(np.uint8))[2:] == (16, 16)
