@@ -156,12 +156,23 @@ def _read_parquet(folder: Path) -> Data:
             try:
                 with pyarrow.parquet.ParquetFile(path) as file:
                     images.append(np.empty((file.metadata.num_rows, 32, 32, 3), np.uint8))
-                    places = iter(images[-1])
+                    count = 0
                     for rows in file.iter_batches(PIECE, columns=["img", "label"]):
                         labels += [operator.index(label) for label in rows["label"].to_pylist()]
                         for row in rows["img"].to_pylist():
-                            next(places)[:] = _decode(row["bytes"])
-            except (OSError, ValueError, TypeError, KeyError, cv2.error, pyarrow.ArrowException) as error:
+                            images[-1][count] = _decode(row["bytes"])
+                            count += 1
+                    if count != file.metadata.num_rows:
+                        raise ValueError(f"{count} images, where it speaks of {file.metadata.num_rows}")
+            except (
+                OSError,
+                ValueError,
+                TypeError,
+                LookupError,
+                MemoryError,
+                cv2.error,
+                pyarrow.ArrowException,
+            ) as error:
                 reason = " ".join(str(error).split())[:120]
                 raise UserError(
                     f"{path} is no CIFAR-10 parquet file or is damaged ({reason}): get it again"
@@ -173,10 +184,15 @@ def _read_parquet(folder: Path) -> Data:
 
 
 def _decode(png: bytes) -> np.ndarray:
-    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    if image.shape != (32, 32, 3):
+    # Unchanged: else a grey image, or one of 16 bits a channel, would come out as if it were one of these.
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError("an image that cannot be decoded")
+    if image.shape[:2] != (32, 32):
         raise ValueError("an image of {1}x{0} pixels, not of 32x32".format(*image.shape))
-    return image
+    if image.shape != (32, 32, 3) or image.dtype != np.uint8:
+        raise ValueError(f"an image of {image.dtype} {image.shape}, not of red, green and blue bytes")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _checked(data: Data, folder: Path) -> Data:
