@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, configuration, settings
+from hypothesis import HealthCheck, configuration, settings
 
 pytest.register_assert_rewrite("fuzzing", "made_data", "mirrors", "networks", "sandbox")
 
@@ -35,12 +35,7 @@ def pytest_configure(config):
     slow = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
     for name, random in (("usual", False), ("long", True)):
         settings.register_profile(
-            name,
-            deadline=None,
-            phases=[Phase.generate],
-            derandomize=not random,
-            database=None,
-            suppress_health_check=slow,
+            name, deadline=None, derandomize=not random, database=None, suppress_health_check=slow
         )
     settings.load_profile("long" if long_tests() else "usual")
 

@@ -1,18 +1,19 @@
 """What holds for any network, image and batch: receptive fields, augmentations and loaders at random."""
 
+import itertools
 import random
 
 import numpy as np
 import pytest
 import torch
+from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import Branches, Residual, assert_exact, last, pair, random_network, seen_by_gradient
 from torch import nn
 
 from dataset import CLASSES, Data, augmentations_alone, reseed, test_transform, train_transform
-from fuzzing import examples
 from loaders import augment, loaders
-from networks import Branches, Residual, assert_exact, last, pair, random_network, seen_by_gradient
 from receptive_field import receptive_field
 from settings import Settings, image_size
 
@@ -52,7 +53,7 @@ def test_a_nested_network_sees_what_the_gradient_reaches(network):
 
 
 def size_for(network):
-    """Of an image in whose middle two neighbours see no border: three times what one of them sees, and more."""
+    """Of an image in whose middle two neighbours see no border: three times what one sees, and more."""
     row = last(network, (3, 400, 400))
     return tuple(3 * size + 8 * jump for size, jump in zip(pair(row.r_out), pair(row.j_out), strict=True))
 
@@ -77,7 +78,7 @@ def test_two_networks_in_a_row_see_as_the_rule_says(first, second):
 @given(NETWORKS)
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_rows_go_on_where_the_ones_before_ended(network):
-    """Along a sequence: each layer takes the map as the layer before it left it, and nothing shrinks again."""
+    """No layer sees less than what it looks at, and distances multiply by strides."""
     rows = receptive_field(network, (3, 200, 200))
     assert rows[0][1:4] == (1, 200, 1)
     for row in rows:
@@ -172,7 +173,7 @@ def test_an_epoch_is_every_image_once(count, batch_size, seed, epoch):
     train, test = loaders(data, batch_size, seed, workers=0)
     train.set_epoch(epoch)
     batches = [labels.tolist() for _, labels in train]
-    assert sorted(sum(batches, [])) == list(range(count))
+    assert sorted(itertools.chain(*batches)) == list(range(count))
     assert len(batches) == len(train) and {len(batch) for batch in batches[:-1]} <= {batch_size}
     assert [label for _, labels in test for label in labels.tolist()] == list(range(count))
     assert batches == [labels.tolist() for _, labels in train]
