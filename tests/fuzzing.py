@@ -40,7 +40,8 @@ def bad_inputs(number, out_of=None):
         def counted(*arguments, **options):
             seen = REFUSED[test.__name__] = set()
             run(*arguments, **options)
-            assert len(seen) >= number * FACTOR
+            count = len(seen)
+            assert count >= number * FACTOR
 
         return counted
 

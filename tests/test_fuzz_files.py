@@ -96,7 +96,7 @@ def broken_histories(draw):
     return untable(rows)
 
 
-@bad_inputs(150)
+@bad_inputs(130, out_of=200)
 @given(broken_histories())
 def test_a_history_that_no_run_writes_is_refused(folder, text):
     path = folder / records.HISTORY

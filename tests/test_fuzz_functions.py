@@ -34,7 +34,7 @@ LABELS = np.arange(20) % 10
 DATA = Data("cifar10", CLASSES, IMAGES, LABELS, IMAGES, LABELS)
 
 
-@bad_inputs(150)
+@bad_inputs(100)
 @given(st.sampled_from(list(NAMED)).flatmap(lambda f: st.tuples(st.just(f), other_than(NAMED[f]))))
 def test_unknown_names(call):
     function, name = call
