@@ -73,12 +73,17 @@ def broken_histories(draw):
     rows = table(records.format_history(draw(HISTORIES)))
     row = draw(st.integers(1, len(rows) - 1))
     column = draw(st.integers(0, 6))
-    kind = draw(st.sampled_from(["cell", "cell", "epoch", "percent", "shape", "header", "order", "empty"]))
+    kinds = ["cell", "cell", "epoch", "senseless", "percent", "shape", "header", "order", "empty"]
+    kind = draw(st.sampled_from(kinds))
     match kind:
         case "cell":
             rows[row][column] = draw(NO_CELL)
         case "epoch":
             rows[row][0] = str(draw(st.integers(0, 9).filter(lambda epoch: epoch != row)))
+        case "senseless":  # written as a run would write it
+            column = max(column, 1)
+            value = draw(st.floats(max_value=-1) | st.sampled_from([float("nan"), float("inf")]))
+            rows[row][column] = f"{value:.{records.PLACES[column]}f}"
         case "percent":
             rows[row][draw(st.sampled_from([3, 5]))] = f"{draw(st.floats(100.01, 1e9)):.2f}"
         case "shape":
