@@ -342,12 +342,9 @@ def measure(options: argparse.Namespace) -> dict:
     if not 0 < options.seconds <= 60:
         raise UserError(f"--seconds {options.seconds} makes no sense: give more than 0, up to 60")
     if options.json is not None:
-        records.ensure_writable(options.json.parent)
-        try:
-            if options.json.is_dir():
-                raise UserError(f"--json {options.json} is a folder: name a file")
-        except OSError as error:
-            raise UserError(f"--json {options.json}: {error.strerror}: name another file") from error
+        records.ensure_writable(options.json.parent, options.json.name)
+        if options.json.is_dir():
+            raise UserError(f"--json {options.json} is a folder: name a file")
     accelerator = make_accelerator(options.device)
     data = dataset.load("cifar10", options.data_dir)
     bench = Bench(data, options.data_dir, accelerator.device, options.seconds)
@@ -371,7 +368,7 @@ def read_report(path: Path) -> dict:
         report = json.loads(path.read_text())
         format_report(report)
         return report
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is no report of bench.py ({error}): run bench.py --json {path}") from error
 
 

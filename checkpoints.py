@@ -43,6 +43,11 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     _sync(folder)
 
 
+def there(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, good or bad, the newest first."""
+    return [path for path in (folder / CHECKPOINT, folder / PREVIOUS) if path.exists()]
+
+
 def load(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The newest good checkpoint of a run of these settings, or None if the folder holds no checkpoint.
 
@@ -51,11 +56,8 @@ def load(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     One that is damaged or foreign is named in a printed line, and the previous one takes its place.
     Raises UserError if there are checkpoints and none is good.
     """
-    newest, previous = folder / CHECKPOINT, folder / PREVIOUS
     problems = []
-    for path in (newest, previous):
-        if not path.exists():
-            continue
+    for path in there(folder):
         try:
             state = _read(path, settings)
         except _Bad as error:
@@ -63,8 +65,8 @@ def load(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
             continue
         if problems:
             print(f"{problems[0]}: going on from the one before it", flush=True)
-        if path == previous:  # The next save must not put a bad one into its place.
-            previous.replace(newest)
+        if path.name == PREVIOUS:  # The next save must not put a bad one into its place.
+            path.replace(folder / CHECKPOINT)
         return state
     if problems:
         raise UserError("; ".join(problems) + ": train anew in another folder")
@@ -84,8 +86,11 @@ def _read(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
         raise _Bad("it is no checkpoint of this repository")
     if head.removeprefix(MARK).decode("ascii", "replace") != hashlib.sha256(payload).hexdigest():
         raise _Bad("it is damaged: its checksum differs")
-    state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    if state["settings"] != settings:
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # Made by hand, with a checksum that is right.
+        raise _Bad("it holds more than tensors and plain values") from error
+    if not isinstance(state, dict) or state.get("settings") != settings:
         raise _Bad("it is of a run with other settings")
     return state
 

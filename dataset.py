@@ -156,12 +156,23 @@ def _read_parquet(folder: Path) -> Data:
             try:
                 with pyarrow.parquet.ParquetFile(path) as file:
                     images.append(np.empty((file.metadata.num_rows, 32, 32, 3), np.uint8))
-                    places = iter(images[-1])
+                    count = 0
                     for rows in file.iter_batches(PIECE, columns=["img", "label"]):
                         labels += [operator.index(label) for label in rows["label"].to_pylist()]
                         for row in rows["img"].to_pylist():
-                            next(places)[:] = _decode(row["bytes"])
-            except (OSError, ValueError, TypeError, KeyError, cv2.error, pyarrow.ArrowException) as error:
+                            images[-1][count] = _decode(row["bytes"])
+                            count += 1
+                    if count != file.metadata.num_rows:
+                        raise ValueError(f"{count} images, where it speaks of {file.metadata.num_rows}")
+            except (
+                OSError,
+                ValueError,
+                TypeError,
+                LookupError,
+                MemoryError,
+                cv2.error,
+                pyarrow.ArrowException,
+            ) as error:
                 reason = " ".join(str(error).split())[:120]
                 raise UserError(
                     f"{path} is no CIFAR-10 parquet file or is damaged ({reason}): get it again"
@@ -173,10 +184,15 @@ def _read_parquet(folder: Path) -> Data:
 
 
 def _decode(png: bytes) -> np.ndarray:
-    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    if image.shape != (32, 32, 3):
+    # Unchanged: else a grey image, or one of 16 bits a channel, would come out as if it were one of these.
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError("an image that cannot be decoded")
+    if image.shape[:2] != (32, 32):
         raise ValueError("an image of {1}x{0} pixels, not of 32x32".format(*image.shape))
-    return image
+    if image.shape != (32, 32, 3) or image.dtype != np.uint8:
+        raise ValueError(f"an image of {image.dtype} {image.shape}, not of red, green and blue bytes")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _checked(data: Data, folder: Path) -> Data:
@@ -219,7 +235,10 @@ def train_transform(
     probability: of ShiftScaleRotate and of CoarseDropout, each, in 0..1.
     mean, std: the training set's, per channel, in 0..1. The hole is filled with the mean in the image's own
     range, 0..255, rounded: Albumentations would cut the fraction off, and would take 0.49 for black.
+
+    Raises UserError for values out of these ranges.
     """
+    to_tensor = test_transform(mean, std).transforms
     hole = (16, 16)
     fill = tuple(round(255 * channel) for channel in mean)
     return A.Compose(
@@ -234,12 +253,14 @@ def train_transform(
                 fill_mask=None,
                 p=probability,
             ),
-            *test_transform(mean, std).transforms,
+            *to_tensor,
         ]
     )
 
 
 def _shift_scale_rotate(probability: float) -> A.ShiftScaleRotate:
+    if not isinstance(probability, int | float) or not 0 <= probability <= 1:
+        raise UserError(f"augmentation probability {probability!r} makes no sense: give one in 0..1")
     # Albumentations cuts shifts to whole pixels, towards 0: 1/16 of 32 means -1, 0 or 1, and 0 half the time.
     with warnings.catch_warnings():  # Albumentations 2 notes that Affine can do this too.
         warnings.filterwarnings("ignore", message="ShiftScaleRotate is a special case of Affine")
@@ -258,6 +279,9 @@ def augmentations_alone(
     """To look at: by name, what train_transform does to a uint8 image, still uint8 (32, 32, 3) after it.
 
     Nothing; each augmentation alone and always; all three as in training (probability: see train_transform).
+
+
+    Raises UserError for a mean out of 0..1 or a seed below 0.
     """
     together = A.Compose(train_transform(mean, probability=probability).transforms[:3])
     examples: dict[str, A.Compose] = {"Original": A.Compose([])}
@@ -271,7 +295,17 @@ def augmentations_alone(
 
 
 def test_transform(mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> A.Compose:
-    """Normalize and ToTensorV2 alone: a uint8 image (32, 32, 3) becomes a float32 tensor (3, 32, 32)."""
+    """Normalize and ToTensorV2 alone: a uint8 image (32, 32, 3) becomes a float32 tensor (3, 32, 32).
+
+    Raises UserError for a mean or a deviation that is not three numbers in 0..1, the latter above 0.
+    """
+    for name, channels in (("mean", mean), ("std", std)):
+        try:
+            fits = len(channels) == 3 and all(0 <= channel <= 1 for channel in channels)
+        except TypeError:
+            fits = False
+        if not fits or (name == "std" and 0 in channels):
+            raise UserError(f"{name} {channels!r} makes no sense: give three numbers in 0..1, one a channel")
     return A.Compose([A.Normalize(mean=tuple(mean), std=tuple(std)), ToTensorV2()])
 
 
@@ -283,7 +317,11 @@ def reseed(transform: A.Compose, seed: int) -> None:
 
     `transform.set_random_seed(seed)` would hand every transform the same seed: they would then draw the same
     numbers, and a flipped image would be a shifted and a holed one too.
+
+    Raises UserError for a seed that is no whole number from 0.
     """
+    if not isinstance(seed, int) or seed < 0:
+        raise UserError(f"seed {seed!r} makes no sense: give a whole number, 0 or more")
     seeds = np.random.SeedSequence(seed).generate_state(len(transform.transforms), np.uint64)
     for step, own_seed in zip(transform.transforms, seeds.tolist(), strict=True):
         step.set_random_seed(own_seed)

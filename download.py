@@ -40,7 +40,7 @@ class Source:
     name: str  # shown to the user
     layout: Literal["archive", "parquet"]
     files: tuple[RemoteFile, ...]
-    slow: bool = False  # last resort: no minimum rate
+    slow: bool = False  # last resort: a hundredth of the minimum rate will do
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Patience:
     timeout: float = 10.0  # seconds to connect, and seconds without a byte
     floor: float = 200_000.0  # bytes per second, averaged over each window
     window: float = 15.0  # seconds
+    most: int = 1_000_000_000  # bytes of a file, several times what any has
 
 
 PATIENCE = Patience()
@@ -139,12 +140,13 @@ class _SourceError(Exception):
 class _RateWatch:
     """A progress bar for pooch's HTTPDownloader that raises _SourceError when the bytes only trickle in.
 
-    Time-outs cannot see this: each of them starts anew with every byte.
+    Time-outs cannot see this: each of them starts anew with every byte. Nor can they see bytes without end.
     """
 
-    def __init__(self, name: str, floor: float, window: float) -> None:
+    def __init__(self, name: str, floor: float, patience: Patience) -> None:
         self.total = 0  # bytes, which pooch sets from Content-Length
-        self.floor, self.window = floor, window
+        self.floor, self.window, self.most = floor, patience.window, patience.most
+        self.bytes = 0
         self.bar = tqdm(desc=name, unit="B", unit_scale=True, leave=False)
         self.window_start: float | None = None  # seconds; the first window starts with the first bytes
         self.window_bytes = 0
@@ -152,6 +154,9 @@ class _RateWatch:
     def update(self, size: int) -> None:
         self.bar.total = self.total
         self.bar.update(min(size, self.total - self.bar.n) if self.total else size)
+        self.bytes += size
+        if self.bytes > self.most:
+            raise _SourceError(f"more than {self.most / 1e6:.0f} MB")
         now = time.monotonic()
         if self.window_start is None:
             self.window_start = now
@@ -172,7 +177,8 @@ def _fetch(source: Source, cache: Path, patience: Patience) -> Path:
     """Download, verify and unpack one source; returns as cifar10 does, raises what _reason explains."""
     folder = cache if source.layout == "archive" else cache / PARQUET_FOLDER
     for file in source.files:
-        watch = _RateWatch(source.name, 0 if source.slow else patience.floor, patience.window)
+        floor = patience.floor / 100 if source.slow else patience.floor
+        watch = _RateWatch(source.name, floor, patience)
         downloader = pooch.HTTPDownloader(progressbar=watch, timeout=patience.timeout)
         try:
             # To a temporary file, verified, then moved. What is there already with that hash is kept.
@@ -240,7 +246,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "connection cut"
     if isinstance(error, requests.RequestException):
-        return str(error).rpartition(": ")[2].rstrip("')\"")  # requests nests its causes, the first one last
+        cause = str(error).rpartition(": ")[2].partition(" (read timeout")[0]
+        return cause.rstrip("')\"")  # requests nests its causes, the first one last
     if isinstance(error, _SourceError):
         return str(error)
     return "wrong bytes: the checksum differs"  # pooch raises ValueError

@@ -15,11 +15,7 @@ def trace(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) ->
 
     Raises UserError if the network cannot be traced or if the image does not fit it.
     """
-    sides = input_size if isinstance(input_size, tuple | list) else ()
-    if len(sides) != 3 or any(not isinstance(side, int) or side < 1 for side in sides):
-        raise UserError(
-            f"input_size must be three positive integers (channels, height, width), not {input_size}"
-        )
+    _check_size(input_size)
     try:
         graph = fx.symbolic_trace(copy.deepcopy(network).cpu().float().eval())
     except Exception as error:
@@ -28,8 +24,7 @@ def trace(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) ->
         with torch.no_grad():
             _Trial(graph).run(torch.zeros(1, *input_size))
     except Exception as error:
-        message = f"{type(network).__name__} does not take an image of size {tuple(input_size)}"
-        raise UserError(f"{message}: {_one_line(error)}") from error
+        raise _does_not_fit(network, input_size, error) from error
     for node in graph.graph.nodes:
         node.args, node.kwargs = fx.node.map_arg(
             (node.args, node.kwargs), lambda source: source.meta.get("value", source)
@@ -38,6 +33,31 @@ def trace(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) ->
         lambda node: node.op in ("placeholder", "output") or changes_its_input(node)
     )
     return graph
+
+
+def copy_to_try(network: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
+    """A copy on the CPU, not in training. Raises UserError if it does not take an image of that size."""
+    _check_size(input_size)
+    try:
+        tried = copy.deepcopy(network).cpu().eval()
+        with torch.no_grad():
+            tried(torch.zeros(1, *input_size))
+        return tried
+    except Exception as error:
+        raise _does_not_fit(network, input_size, error) from error
+
+
+def _check_size(input_size: tuple[int, int, int]) -> None:
+    sides = input_size if isinstance(input_size, tuple | list) else ()
+    if len(sides) != 3 or any(not isinstance(side, int) or side < 1 for side in sides):
+        raise UserError(
+            f"input_size must be three positive integers (channels, height, width), not {input_size!r}"
+        )
+
+
+def _does_not_fit(network: nn.Module, input_size: tuple[int, int, int], error: Exception) -> UserError:
+    message = f"{type(network).__name__} does not take an image of size {tuple(input_size)}"
+    return UserError(f"{message}: {_one_line(error)}")
 
 
 class _Trial(fx.Interpreter):

@@ -245,14 +245,19 @@ def loaders(
     device: where the images go. transform: of the training images; None for dataset.train_transform.
     process, processes: which one of how many asks; each gets its own part of every batch.
 
-    Raises UserError for sizes that make no sense.
+    Raises UserError for sizes, a seed or a device that make no sense.
     """
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {device!r}: give one of PyTorch's, such as cpu") from error
     workers = default_workers(device) if workers is None else workers
-    if batch_size < 1:
-        raise UserError(f"batch size {batch_size} makes no sense: give 1 or more")
-    if not 0 <= workers <= MOST_WORKERS:
-        raise UserError(f"{workers} workers make no sense: give 0 (none) to {MOST_WORKERS}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f"batch size {batch_size!r} makes no sense: give 1 or more")
+    if not isinstance(workers, int) or not 0 <= workers <= MOST_WORKERS:
+        raise UserError(f"{workers!r} workers make no sense: give 0 (none) to {MOST_WORKERS}")
+    if not isinstance(seed, int) or seed < 0:
+        raise UserError(f"seed {seed!r} makes no sense: give a whole number, 0 or more")
     left = len(data.train_images) % batch_size or batch_size
     if left < processes:
         raise UserError(

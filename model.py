@@ -5,7 +5,6 @@ Every network takes float images of shape (batch, 3, 32, 32) and returns logits 
 """
 
 import contextlib
-import copy
 import io
 from collections import OrderedDict
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from errors import UserError
+from graphs import copy_to_try
 from receptive_field import receptive_field
 
 __all__ = [
@@ -63,6 +63,13 @@ def separable_unit(in_channels: int, out_channels: int, dropout: float) -> nn.Se
     )
 
 
+def classifier(channels: int, classes: int) -> nn.Conv2d:
+    """A 1x1 convolution without bias. Raises UserError for less than one class."""
+    if classes < 1:
+        raise UserError(f"{classes} classes make no sense: give 1 or more")
+    return nn.Conv2d(channels, classes, 1, bias=False)
+
+
 class S9Net(nn.Module):
     """The reference network: C1 C2 C3 C4 O, 174,352 parameters, receptive field 51.
 
@@ -71,10 +78,14 @@ class S9Net(nn.Module):
 
     dropout: probability in 0..1 after every unit. 0 by default: so small a network underfits, and on a CPU
     the random numbers cost a good part of a training step. The summary is the same for any value.
+
+    Raises UserError for a dropout outside of 0..1.
     """
 
     def __init__(self, dropout: float = 0.0, classes: int = 10) -> None:
         super().__init__()
+        if not 0 <= dropout <= 1:
+            raise UserError(f"dropout {dropout} makes no sense: give a probability between 0 and 1")
         self.C1 = nn.Sequential(
             conv_unit(3, 16, dropout),
             conv_unit(16, 16, dropout),
@@ -98,7 +109,7 @@ class S9Net(nn.Module):
         self.O = nn.Sequential(
             OrderedDict(
                 global_average=nn.AvgPool2d(8),
-                classifier=nn.Conv2d(64, classes, 1, bias=False),
+                classifier=classifier(64, classes),
             )
         )
 
@@ -165,7 +176,7 @@ def output(channels: int, classes: int) -> nn.Sequential:
     return nn.Sequential(
         OrderedDict(
             global_average=nn.AdaptiveAvgPool2d(1),
-            classifier=nn.Conv2d(channels, classes, 1, bias=False),
+            classifier=classifier(channels, classes),
         )
     )
 
@@ -294,7 +305,7 @@ def build(name: str) -> nn.Module:
 
     Raises UserError for a name that is not in NETWORKS.
     """
-    if name not in NETWORKS:
+    if name not in tuple(NETWORKS):
         raise UserError(f"unknown model {name!r}: choose one of {', '.join(NETWORKS)}")
     return NETWORKS[name]()
 
@@ -305,9 +316,13 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_multiply_adds(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> int:
-    """Of the convolutions and matrix products, for one image; the usual measure of a network's cost."""
+    """Of the convolutions and matrix products, for one image; the usual measure of a network's cost.
+
+    Raises UserError if the network does not take an image of that size.
+    """
+    tried = copy_to_try(network, input_size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        copy.deepcopy(network).cpu().eval()(torch.zeros(1, *input_size))
+        tried(torch.zeros(1, *input_size))
     return counter.get_total_flops() // 2
 
 
@@ -316,8 +331,10 @@ def summary(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) 
 
     It is shown a copy, on the CPU and not in training: torchsummary sends a random batch through what it is
     given, which would shift the BatchNorm statistics of a trained network, and move torch's random state.
+
+    Raises UserError if the network does not take an image of that size.
     """
-    printed = io.StringIO()
+    tried, printed = copy_to_try(network, input_size), io.StringIO()
     with contextlib.redirect_stdout(printed), torch.random.fork_rng(devices=[]):
-        torchsummary.summary(copy.deepcopy(network).cpu().eval(), input_size, device="cpu")
+        torchsummary.summary(tried, tuple(input_size), device="cpu")
     return printed.getvalue().strip("\n")

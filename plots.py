@@ -7,6 +7,7 @@ nothing depends on its global state or on a display, and a figure that is droppe
 import functools
 import io
 import itertools
+import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -197,9 +198,9 @@ def plot_misclassified(
     # Written so that NaN fails as well; the slack is for rounding.
     if not (probabilities.min() >= 0 and probabilities.max() <= 1.001):
         raise UserError("probabilities: must be 0 to 1, are these logits?")
-    if count < 2:
+    if not isinstance(count, int) or count < 2:
         raise UserError(
-            f"count: it is {count}, but must be at least 2, the most and the least confident mistake"
+            f"count: it is {count!r}, but must be at least 2, the most and the least confident mistake"
         )
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
@@ -236,10 +237,13 @@ def plot_scaling(scaling: Mapping[str, Mapping[int, float]], machine: str) -> No
         machine: the name that the title gives the machine.
 
     Raises:
-        UserError: there is nothing to draw.
+        UserError: there is nothing to draw, or a rate is no positive number.
     """
     if not scaling or not all(scaling.values()):
         raise UserError("scaling: there is nothing to draw, measure it first (bench.py --only scaling)")
+    rates = [rate for points in scaling.values() for rate in points.values()]
+    if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in rates):
+        raise UserError("scaling: a rate is no positive number, measure it anew (bench.py --only scaling)")
     title = f"training the reference network, images/s\n{machine}"
     figure = _figure("cifar10", title, height=3.4)
     panels = figure.subplots(1, len(scaling), sharey=True, squeeze=False)[0]
@@ -250,7 +254,7 @@ def plot_scaling(scaling: Mapping[str, Mapping[int, float]], machine: str) -> No
         axes.set_title(f"by {varied}")
         axes.set_xlabel(varied)
         axes.grid(False, axis="x")
-    panels[0].set_ylim(0, 1.12 * max(rate for points in scaling.values() for rate in points.values()))
+    panels[0].set_ylim(0, 1.12 * max(rates))
     return figure
 
 
@@ -338,7 +342,7 @@ def save(figure: NotebookFigure, path: str | Path) -> Path:
 
 def _figure(dataset: str, title: str, height: float) -> NotebookFigure:
     """Return an empty figure, `height` inches high, whose title names the data set."""
-    if dataset not in DATASETS:
+    if dataset not in tuple(DATASETS):
         raise UserError(f"dataset: {dataset!r} is unknown, must be one of {', '.join(DATASETS)}")
     figure = NotebookFigure(figsize=(WIDTH, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.12)

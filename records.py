@@ -10,6 +10,7 @@ checkpoint*.pt        all that a resumed run needs (see checkpoints.py); no evid
 import csv
 import io
 import json
+import math
 import os
 import platform
 import subprocess
@@ -97,11 +98,11 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
         left_behind.unlink(missing_ok=True)
 
 
-def ensure_writable(folder: Path) -> None:
-    """Makes the folder if it is not there. Raises UserError if files cannot be written into it."""
+def ensure_writable(folder: Path, name: str = WEIGHTS) -> None:
+    """Makes the folder if it is not there. Raises UserError if replace() could not write that file there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
+        probe = folder / f".{name}-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -207,13 +208,22 @@ def format_history(history: Sequence[Epoch]) -> str:
 
 
 def read_history(path: Path) -> list[Epoch]:
-    """The rows of a history.csv. Raises UserError if it is missing or is none."""
+    """The rows of a history.csv. Raises UserError if it is missing or not as format_history writes them."""
     try:
         with path.open(newline="") as file:
             header, *rows = csv.reader(file)
         if tuple(header) != Epoch._fields:
             raise ValueError(f"its columns are {header}")
-        return [Epoch(int(row[0]), *map(float, row[1:])) for row in rows]
+        history = [Epoch(int(row[0]), *map(float, row[1:])) for row in rows]
+        if not history or [row.epoch for row in history] != list(range(1, len(history) + 1)):
+            raise ValueError("its epochs do not count up from 1")
+        if not all(0 <= value < math.inf for row in history for value in row):
+            raise ValueError("it holds a number below 0, or none")
+        if max(max(row.train_accuracy, row.test_accuracy) for row in history) > 100:
+            raise ValueError("it holds an accuracy above 100%")
+        if list(csv.reader(io.StringIO(format_history(history)))) != [header, *rows]:
+            raise ValueError("its numbers are not written as a run writes them")
+        return history
     except (OSError, ValueError, TypeError, IndexError, csv.Error) as error:
         raise UserError(f"{path} is no history of a run ({error}): train it again") from error
 
@@ -227,7 +237,7 @@ def _read_settings(folder: Path) -> tuple[Settings, dict]:
         if set(settings) != known:
             raise ValueError(f"it must name {', '.join(sorted(known))}")
         return Settings(**settings), facts
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not the record of a run ({error}): name the folder of one") from error
 
 

@@ -1,6 +1,6 @@
 """What decides a run: Settings, and the presets of this repo."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from errors import UserError
 
@@ -33,6 +33,13 @@ class Settings:
     """True: the last 5,000 training images are held out and take the place of the test set."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            fits = isinstance(value, (int, float) if kind is float else kind)
+            if not fits or isinstance(value, bool) != (kind is bool):
+                raise UserError(f"{_option(field.name)} {value!r} makes no sense: give {KINDS[kind]}")
+        if self.dataset not in ("cifar10", "digits"):
+            raise UserError(f"unknown dataset {self.dataset!r}: choose one of cifar10, digits")
         for name, low, high in (
             ("epochs", 1, 100_000),
             ("batch_size", 1, 50_000),
@@ -46,8 +53,16 @@ class Settings:
         ):
             value = getattr(self, name)
             if not low <= value <= high or (name == "learning_rate" and value == 0):
-                option = "--" + name.replace("_", "-")
-                raise UserError(f"{option} {value} makes no sense: give a value from {low} to {high:,}")
+                raise UserError(
+                    f"{_option(name)} {value} makes no sense: give a value from {low} to {high:,}"
+                )
+
+
+KINDS = {str: "a name", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 PRESETS = {
@@ -88,7 +103,7 @@ PRESETS = {
 
 def preset(name: str) -> Settings:
     """The settings of that name. Raises UserError if there is none."""
-    if name not in PRESETS:
+    if name not in tuple(PRESETS):
         raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
@@ -99,7 +114,11 @@ def image_size(settings: Settings, epoch: int) -> int:
     Each size lasts for an equal part of the run, to whole epochs. A convolutional network learns its first
     features from small images as well, in a fraction of the time (Howard, DAWNBench 2018,
     https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
+
+    Raises UserError for an epoch that the run does not have.
     """
+    if epoch not in range(1, settings.epochs + 1):
+        raise UserError(f"epoch {epoch} makes no sense: the run's are 1 to {settings.epochs}")
     sizes = [*range(settings.first_size, 32, 4), 32]
     return sizes[(epoch - 1) * len(sizes) // settings.epochs]
 
@@ -107,6 +126,6 @@ def image_size(settings: Settings, epoch: int) -> int:
 def whole_number(text: str | int, name: str) -> int:
     """A setting that came as text, from the environment say. Raises UserError if it is no whole number."""
     try:
-        return int(text)
+        return int(str(text))  # Not int(text), which would cut 2.5 to 2.
     except ValueError as error:
         raise UserError(f"{name}={text} is not a whole number: give one, such as 30") from error

@@ -245,6 +245,8 @@ def fit(
     )
     _check_size(network, settings)
     records.claim(folder, settings, resume)
+    if (folder / records.SETTINGS).exists() and not checkpoints.there(folder):
+        raise UserError(f"{folder} holds a run, but no checkpoint to go on from: name another folder")
 
     torch.manual_seed(settings.seed + accelerator.process_index)
     # Numbers below 1e-38 are worth nothing here, and a CPU computes with them many times slower.
@@ -354,20 +356,21 @@ def _keep(run: Run, parts: dict, progress: Progress, accelerator: Accelerator) -
 
 def _restore(run: Run, parts: dict, state: dict, accelerator: Accelerator) -> tuple[Run, Progress]:
     """Puts everything where a checkpoint has it, and shows the log so far."""
-    history = [Epoch(*row) for row in state["history"]]
-    facts = records.continued(state["facts"], run.facts, len(history) + 1)
-    run = run._replace(facts=facts, history=history, log=state["log"])
-    progress = Progress(**state["progress"])
     try:
+        history = [Epoch(*row) for row in state["history"]]
+        facts = records.continued(state["facts"], run.facts, len(history) + 1)
+        run = run._replace(facts=facts, history=history, log=state["log"])
+        progress = Progress(**state["progress"])
         for name, part in parts.items():
             part.load_state_dict(state[name])
-    except (RuntimeError, ValueError, KeyError) as error:
+        if len(state["random"]) == accelerator.num_processes:
+            checkpoints.set_random_state(state["random"][accelerator.process_index])
+    except UserError:
+        raise
+    except Exception as error:  # Of a network that was changed since, each part fails as it likes.
         reason = " ".join(str(error).split())[:120]
-        raise UserError(
-            f"the checkpoint in {run.folder} is of another network or machine ({reason})"
-        ) from error
-    if len(state["random"]) == accelerator.num_processes:
-        checkpoints.set_random_state(state["random"][accelerator.process_index])
+        path = run.folder / records.CHECKPOINT
+        raise UserError(f"{path} is of another network or machine ({reason}): train anew") from error
     accelerator.print(run.log, end="")
     # A run that was killed between its checkpoint and its records has the older ones there.
     if history and accelerator.is_main_process and not progress.batches:

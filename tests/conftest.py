@@ -25,6 +25,7 @@ pytest.register_assert_rewrite("fuzzing", "made_data", "mirrors", "networks", "s
 
 FAULTS = Path(__file__).parent.parent / "results" / "faults.json"
 TRIED: dict[tuple[str, str], int] = {}
+BAD_INPUT = "a bad command line, argument, record, history, checkpoint or data file, at random"
 
 
 def long_tests() -> bool:
@@ -56,6 +57,7 @@ def pytest_terminal_summary(terminalreporter, exitstatus):
         terminalreporter.section("fuzz")
         for line in fuzzing.summary():
             terminalreporter.write_line(line)
+        tried(BAD_INPUT, "one line that says what is wrong, exit 2; no file is changed", fuzzing.total())
     if not TRIED:
         return
     terminalreporter.section("faults tried")
@@ -63,7 +65,7 @@ def pytest_terminal_summary(terminalreporter, exitstatus):
         terminalreporter.write_line(f"{times:6,} times  {fault}: {outcome}")
     if long_tests() and exitstatus == 0:
         facts = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), "python": platform.python_version()}
-        facts["versions"] = {name: version(name) for name in ("torch", "accelerate")}
+        facts["versions"] = {name: version(name) for name in ("torch", "accelerate", "hypothesis")}
         rows = [
             {"fault": fault, "outcome": outcome, "times": times} for (fault, outcome), times in TRIED.items()
         ]

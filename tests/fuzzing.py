@@ -1,7 +1,7 @@
-"""What the fuzz tests share: how many bad inputs each must see refused, and inputs that several of them need.
+"""What the fuzz tests share: how many bad inputs each must see refused, and inputs for several of them.
 
-Every such test promises a number of different bad inputs (`bad_inputs`) and fails below it; pytest prints at
-the end what was seen.
+Every such test promises a number of different bad inputs (`bad_inputs`) and fails below it. The promises are
+added up in test_fuzz_count.py, and pytest prints at the end what was seen.
 """
 
 import functools
@@ -26,21 +26,22 @@ def examples(number):
     return settings(max_examples=number * FACTOR)
 
 
-def bad_inputs(number):
+def bad_inputs(number, out_of=None):
     """For a test under @given that calls `was_refused`: fails unless it saw so many different bad inputs.
 
-    It is given a quarter more examples: some are drawn twice, or turn out to be good.
+    It is given a quarter more examples, or `out_of`: some are drawn twice, or turn out to be good.
     """
 
     def decorate(test):
         PROMISED[test.__name__] = number
-        run = examples(number * 5 // 4)(test)
+        run = examples(out_of or number * 5 // 4)(test)
 
         @functools.wraps(run)
         def counted(*arguments, **options):
             seen = REFUSED[test.__name__] = set()
             run(*arguments, **options)
-            assert len(seen) >= number * FACTOR
+            count = len(seen)
+            assert count >= number * FACTOR
 
         return counted
 
@@ -61,13 +62,15 @@ def assert_user_error(function, *arguments, **options):
     return str(caught.value)
 
 
+def total():
+    """How many different bad inputs were refused, over all tests."""
+    return sum(map(len, REFUSED.values()))
+
+
 def summary():
     """A line a test, for the end of pytest's output."""
     lines = [f"{len(seen):6,}  {name}" for name, seen in REFUSED.items()]
-    return [
-        *lines,
-        f"{sum(map(len, REFUSED.values())):6,}  bad inputs, each answered by the documented error",
-    ]
+    return [*lines, f"{total():6,}  bad inputs, each answered by the documented error"]
 
 
 WORDS = st.text(string.ascii_letters + string.digits + "äß世 .,:;=+*'\"\\%{}()[]<>|&$#@!?~^`-_/", max_size=12)
@@ -91,13 +94,12 @@ ODD = st.one_of(
 
 def other_than(names):
     """Words and other things, but none of these names."""
-    return st.one_of(WORDS, st.sampled_from(sorted(names)).map(str.upper), ODD).filter(
-        lambda it: it not in names
-    )
+    capitals = st.sampled_from(sorted(names)).map(str.upper)
+    return st.one_of(WORDS, capitals, ODD).filter(lambda value: value not in tuple(names))
 
 
 def json_values(keys=WORDS):
-    """Anything that JSON can say, its objects with these keys; NaN and infinities too, as Python."""
+    """Anything that JSON can say, with NaN and the infinities, which Python reads too."""
     leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS)
     return st.recursive(
         leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4)

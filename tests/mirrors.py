@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torchvision.datasets import CIFAR10
 import download
 from download import Patience, RemoteFile, Source
 
-PATIENCE = Patience(timeout=0.5, floor=30_000, window=0.15)
+PATIENCE = Patience(timeout=0.5, floor=30_000, window=0.15, most=5_000_000)
 STEP = 0.02  # seconds between two pieces of a crawling answer
 TRAIN, TEST = b"train parquet " * 1000, b"test parquet " * 1000
 
@@ -96,14 +97,22 @@ class Answer(BaseHTTPRequestHandler):
             self.send_header("Location", f"/good/{name}")
             self.end_headers()
             return
+        if behaviour == "loop":
+            self.send_response(302)
+            self.send_header("Location", f"/loop/{name}")
+            self.end_headers()
+            return
+        if behaviour == "mute":
+            self.server.over.wait(10)
+            return
         if behaviour == "html":
             content = b"<!DOCTYPE html><title>Please sign in</title>"
         if behaviour == "wrong":
             content = content[:-1] + bytes([content[-1] ^ 1])
         if behaviour == "meet":
-            self.server.meeting.wait(5)
+            self.server.meeting.wait(60)
         self.send_response(200)
-        if behaviour != "lengthless":
+        if behaviour not in ("lengthless", "endless"):
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         half = len(content) // 2
@@ -112,6 +121,10 @@ class Answer(BaseHTTPRequestHandler):
         if behaviour == "stall":
             self.wfile.write(content[:half])
             self.server.over.wait(10)
+        elif behaviour == "endless":
+            with contextlib.suppress(OSError):  # until the client leaves
+                while not self.server.over.is_set():
+                    self.wfile.write(content)
         elif behaviour in ("crawl", "tire"):
             if behaviour == "tire":
                 self.wfile.write(content[:half])
@@ -130,17 +143,21 @@ class Answer(BaseHTTPRequestHandler):
         pass
 
 
+def expect_the_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives torchvision the small data set's checksums."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    sums = [[Path(name).name, md5(content)] for name, content in FILES.items()]
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": sums[6][1]}
+    monkeypatch.setattr(CIFAR10, "train_list", sums[:5])
+    monkeypatch.setattr(CIFAR10, "test_list", sums[5:6])
+    monkeypatch.setattr(CIFAR10, "meta", meta)
+
+
 @contextlib.contextmanager
 def serving() -> Iterator[Mirrors]:
-    """The server; torchvision expects the small dataset while it runs."""
+    """The server; torchvision expects the small data set while it runs."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        sums = [[Path(name).name, md5(content)] for name, content in FILES.items()]
-        monkeypatch.setattr(CIFAR10, "train_list", sums[:5])
-        monkeypatch.setattr(CIFAR10, "test_list", sums[5:6])
-        monkeypatch.setattr(
-            CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": sums[6][1]}
-        )
+        expect_the_small_one(monkeypatch)
         with Mirrors() as server:
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
             yield server
@@ -148,8 +165,14 @@ def serving() -> Iterator[Mirrors]:
             server.shutdown()
 
 
-def fill(cache: Path, *sources: Source) -> Path:
-    return download.cifar10(cache, sources, PATIENCE)
+def fill(cache: Path, *sources: Source, patience: Patience = PATIENCE) -> Path:
+    return download.cifar10(cache, sources, patience)
+
+
+def fill_as_a_process(cache: Path, source: Source) -> Path:
+    """For a process of its own, which knows nothing of the small data set yet; it is in no hurry."""
+    expect_the_small_one(pytest.MonkeyPatch())
+    return fill(cache, source, patience=replace(PATIENCE, timeout=60))
 
 
 def assert_torchvision_loads(root: Path) -> None:

@@ -61,13 +61,14 @@ class Sandbox:
         assert self.files() == before
         return result, errors.getvalue()
 
-    def refuses(self, command: ModuleType, arguments: list[str], bad_input: object = None) -> None:
-        """Expects exit code 2 and one line; counts `bad_input`, or else the arguments."""
+    def refuses(self, command: ModuleType, arguments: list[str], bad_input: object = None) -> str:
+        """Expects exit code 2 and one line, and returns that; counts the arguments, with `bad_input`."""
         code, line = self.call(command, arguments)
         assert code == 2, f"it ended with {code}"
         assert line.startswith(f"{command.__name__}.py") and ": error: " in line
         assert line.endswith("\n") and line[:-1].isprintable()
         was_refused((command.__name__, arguments, bad_input))
+        return line
 
 
 @contextlib.contextmanager

@@ -1,13 +1,19 @@
 """dataset.load: what is said of data that are not right."""
 
+import types
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from fuzzing import examples
+from hypothesis import given
+from hypothesis import strategies as st
 from made_data import SIZES, make_images, png, small, write_batches, write_parquet
 
+import dataset
 from dataset import load
 from errors import UserError
 
@@ -60,6 +66,7 @@ def test_half_a_pair_of_parquet_files(tmp_path, split):
 
 
 ONE = png(make_images(1)[0])
+TRANSPARENT = cv2.imencode(".png", np.zeros((32, 32, 4), np.uint8))[1].tobytes()
 
 
 @pytest.mark.parametrize(
@@ -72,6 +79,9 @@ ONE = png(make_images(1)[0])
         pytest.param([None], [0], "damaged", id="image missing"),
         pytest.param([ONE, png(make_images(1)[0][:16])], [0, 1], "32x16 pixels", id="several sizes"),
         pytest.param([png(np.zeros((28, 28, 3), np.uint8))], [0], "28x28 pixels", id="other size"),
+        pytest.param([png(np.zeros((32, 32, 1), np.uint8))], [0], "red, green and blue", id="grey image"),
+        pytest.param([png(np.zeros((32, 32, 3), np.uint16))], [0], "uint16", id="image of 16 bits"),
+        pytest.param([TRANSPARENT], [0], "red, green and blue", id="image with transparency"),
         pytest.param([ONE, ONE], [0, None], "damaged", id="label missing"),
         pytest.param([ONE], ["cat"], "damaged", id="label in words"),
         pytest.param([ONE], [0.5], "damaged", id="broken label"),
@@ -93,6 +103,54 @@ def test_parquet_of_other_columns(tmp_path, columns):
     for split in SIZES:
         pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / f"{split}-0.parquet")
     assert "no CIFAR-10 parquet file" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><title>Please sign in</title>", b"PAR1", b"PAR1" * 100])
+def test_something_else_under_the_name_of_parquet(tmp_path, content):
+    for split in SIZES:
+        (tmp_path / f"{split}-0.parquet").write_bytes(content)
+    assert "damaged" in refusal(tmp_path)
+
+
+@examples(150)
+@given(place=st.integers(0, 10**4), new=st.binary(max_size=3), gone=st.integers(0, 3))
+def test_no_byte_of_a_parquet_file_changes_an_image(tmp_path_factory, place, new, gone):
+    """The file is refused, or its classes are not of one size, or each image is one of the file's own."""
+    folder = tmp_path_factory.getbasetemp() / "changed parquet"
+    if not folder.exists():
+        folder.mkdir()
+        for split in SIZES:
+            write_parquet(
+                folder / f"{split}-0.parquet", [png(image) for image in make_images(10)], [*range(10)]
+            )
+    content = (folder / "test-0.parquet").read_bytes()
+    place %= len(content)
+    (folder / "train-0.parquet").write_bytes(content[:place] + new + content[place + gone :])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "_checked", lambda data, folder: data)
+        try:
+            data = load("cifar10", folder)
+        except UserError as error:
+            assert "damaged" in str(error) and "\n" not in str(error)
+            return
+    assert len(data.train_images) == len(data.train_labels)
+    if sorted(data.train_labels) == list(range(10)):
+        assert {image.tobytes() for image in data.train_images} <= {
+            image.tobytes() for image in make_images(10)
+        }
+
+
+@pytest.mark.parametrize("says", [5, 23, 2**20, 2**40])
+def test_parquet_that_speaks_of_another_number_of_rows(tmp_path, monkeypatch, says):
+    """Fewer ended in a bare StopIteration, more in images that nobody had written."""
+    for split in SIZES:
+        write_parquet(tmp_path / f"{split}-0.parquet", [ONE] * 10, list(range(10)))
+    real = pyarrow.parquet.ParquetFile.metadata.fget
+    told = property(
+        lambda file: types.SimpleNamespace(num_rows=says, num_row_groups=real(file).num_row_groups)
+    )
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "metadata", told)
+    assert "damaged" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("size", [0, 3, 100, 300])

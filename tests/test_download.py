@@ -3,14 +3,15 @@
 import hashlib
 import logging
 import socket
+from dataclasses import replace
 
 import pooch
 import pytest
-from mirrors import ARCHIVE, FILES, TEST, TRAIN, assert_torchvision_loads, fill, leftovers
+from mirrors import ARCHIVE, FILES, PATIENCE, TEST, TRAIN, assert_torchvision_loads, fill, leftovers
 from torchvision.datasets import CIFAR10
 
 import download
-from download import PARQUET_FOLDER, SOURCES, RemoteFile, Source
+from download import PARQUET_FOLDER, SOURCES, Patience, RemoteFile, Source
 from errors import UserError
 
 
@@ -58,7 +59,7 @@ def test_pooch_is_quiet(mirrors, tmp_path, caplog, monkeypatch):
 @pytest.mark.parametrize("total", [len(ARCHIVE), 0])
 def test_bar_counts_the_files_bytes(total):
     """As pooch drives it: whole chunks, then once more the total; 0 when the server names no length."""
-    watch = download._RateWatch("bar", floor=0, window=15)
+    watch = download._RateWatch("bar", floor=0, patience=Patience())
     watch.total = total
     chunks = -(-len(ARCHIVE) // 1024)
     for _ in range(chunks):
@@ -86,6 +87,9 @@ def test_parquet(mirrors, tmp_path):
         ("cut", "connection cut"),
         ("stall", "Read timed out."),
         ("crawl", "kB/s"),
+        ("loop", "Exceeded 30 redirects."),
+        ("mute", "Read timed out."),
+        ("endless", "more than 5 MB"),
         ("tire", "kB/s"),
     ],
 )
@@ -120,8 +124,12 @@ def test_refused_connection_and_unknown_host(mirrors, tmp_path):
         assert_torchvision_loads(fill(tmp_path, *sources, mirrors.archive("good")))
 
 
-def test_slow_source_may_crawl(mirrors, tmp_path):
+def test_slow_source_may_crawl_down_to_a_hundredth(mirrors, tmp_path):
+    """With no floor at all, a last resort that drips would be waited for without end."""
     assert_torchvision_loads(fill(tmp_path, mirrors.archive("tire", slow=True)))
+    impatient = replace(PATIENCE, floor=100 * PATIENCE.floor)
+    with pytest.raises(UserError, match="kB/s"):
+        fill(tmp_path / "other", mirrors.archive("crawl", slow=True), patience=impatient)
 
 
 def test_parquet_needs_both_files(mirrors, tmp_path):

@@ -2,11 +2,26 @@
 
 import errno
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from mirrors import ARCHIVE, FILES, TEST, assert_torchvision_loads, fill, leftovers, md5, tar_gz
+from fuzzing import examples
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from mirrors import (
+    ARCHIVE,
+    FILES,
+    TEST,
+    assert_torchvision_loads,
+    fill,
+    fill_as_a_process,
+    leftovers,
+    md5,
+    tar_gz,
+)
 from torchvision.datasets import CIFAR10
 
 from download import PARQUET_FOLDER, RemoteFile, Source
@@ -125,6 +140,51 @@ def test_two_at_once(mirrors, tmp_path):
     assert mirrors.requests["meet/archive"] == 2
     assert_torchvision_loads(tmp_path)
     assert leftovers(tmp_path) == sorted([*FILES, "cifar-10-batches-py", "cifar-10-python.tar.gz"])
+
+
+def test_two_processes_at_once(mirrors, tmp_path):
+    """Each from its own memory, as two runs on one machine do it."""
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        calls = [pool.submit(fill_as_a_process, tmp_path, mirrors.archive("meet")) for _ in range(2)]
+        assert [call.result() for call in calls] == [tmp_path, tmp_path]
+    assert mirrors.requests["meet/archive"] == 2
+    assert_torchvision_loads(tmp_path)
+    assert leftovers(tmp_path) == sorted([*FILES, "cifar-10-batches-py", "cifar-10-python.tar.gz"])
+
+
+def test_killed_half_way_through_a_download(mirrors, tmp_path):
+    """Without a chance to tidy up: what it left is taken for nothing."""
+    process = get_context("spawn").Process(
+        target=fill_as_a_process, args=(tmp_path, mirrors.archive("stall"))
+    )
+    process.start()
+    while not any(path.stat().st_size for path in tmp_path.iterdir()):
+        assert process.is_alive()
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    assert not (tmp_path / CIFAR10.filename).exists()
+    with pytest.raises(UserError, match="HTTP 404"):
+        fill(tmp_path, mirrors.archive("missing"))
+    assert_torchvision_loads(fill(tmp_path, mirrors.archive("good")))
+
+
+@examples(40)
+@given(place=st.integers(0, len(ARCHIVE) - 1), new=st.binary(max_size=3), rest=st.integers(0, 2) | st.none())
+def test_a_damaged_archive_put_there_by_hand_is_not_opened(mirrors, tmp_path_factory, place, new, rest):
+    """Some bytes are others, or the rest is missing; tarfile never sees it; a good one takes its place."""
+    cache = tmp_path_factory.mktemp("cache")
+    damaged = ARCHIVE[:place] + new + (b"" if rest is None else ARCHIVE[place + rest :])
+    assume(damaged != ARCHIVE)
+    (cache / CIFAR10.filename).write_bytes(damaged)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("it was opened"))
+        with pytest.raises(UserError, match="HTTP 404"):
+            fill(cache, mirrors.archive("missing"))
+    assert leftovers(cache) == [CIFAR10.filename]
+    assert (cache / CIFAR10.filename).read_bytes() == damaged
+    fill(cache, mirrors.archive("good"))
+    assert_torchvision_loads(cache)
 
 
 @pytest.mark.parametrize("cache", ["file", "file/below"])

@@ -121,7 +121,7 @@ def lines(good, bad):
 UNPRINTABLE = st.sampled_from(["a\nb", "\0", "runs/\x1b[31m", "\udcff", "a\r"])
 
 
-@bad_inputs(240)
+@bad_inputs(200)
 @given(
     lines(
         options(TRAIN_GOOD),
@@ -153,7 +153,7 @@ BENCH_GOOD = {
 }
 
 
-@bad_inputs(120)
+@bad_inputs(100)
 @given(
     lines(
         options(BENCH_GOOD),

@@ -70,7 +70,7 @@ def test_the_summary_does_not_depend_on_dropout(dropout, expected):
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.1])
 def test_dropout_out_of_range(dropout):
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(UserError, match="between 0 and 1"):
         S9Net(dropout=dropout)
 
 
@@ -164,7 +164,7 @@ def test_torchsummary_alone_would_not(capsys):
 
 def test_the_summary_takes_a_network_that_is_elsewhere():
     network = S9Net().to("meta")
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(UserError, match="does not take an image"):
         summary(network)  # There are no weights to copy: it says so rather than moving the network itself.
     assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
 
