@@ -48,7 +48,7 @@ def log_of(history):
 
 
 def make_run(folder, network=None, accuracies=(70.0, 84.0, 86.5), log=None, facts=FACTS, **settings):
-    """Writes a run whose test accuracies are these, epoch by epoch; senseless ones too, which no reader takes."""
+    """Writes a run whose test accuracies are these, epoch by epoch; senseless ones too."""
     history = [Epoch(n, 0.1, 1.0, 60.0, 0.8, accuracy, 9.0) for n, accuracy in enumerate(accuracies, 1)]
     settings = Settings(**{"epochs": len(history)} | settings)
     folder.mkdir(parents=True, exist_ok=True)
