@@ -8,16 +8,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from made_runs import make_run
 from torch import nn
 
 import download
 import export
-import records
 from dataset import CLASSES, MEAN, STD, Data
 from model import NETWORKS, build
 from predict import Trained
-from records import Run
-from settings import Settings
 
 REPO = Path(__file__).parent.parent
 
@@ -46,7 +44,7 @@ def folder(tmp_path, fast):
     """The run folder of a network on digits, whose test images are always at hand."""
     folder = tmp_path / "run"
     folder.mkdir()
-    records.write(Run(folder, Settings(model="fast", dataset="digits"), {}, [], ""), fast[0].network)
+    make_run(folder, fast[0].network, model="fast", dataset="digits")
     return folder
 
 

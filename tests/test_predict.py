@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_runs import make_run
 from PIL import Image
 from torch import nn
 
@@ -15,8 +16,6 @@ import utils
 from dataset import CLASSES, MEAN, STD, load, test_transform
 from errors import UserError
 from model import build
-from records import Run
-from settings import Settings
 
 REPO = Path(__file__).parent.parent
 REFERENCE = REPO / "results" / "reference"
@@ -177,7 +176,7 @@ def test_the_best_run_is_asked_where_there_is_one(tmp_path, monkeypatch):
 
 def test_a_run_on_digits_is_asked_with_its_own_classes_and_normalisation(pictures):
     network = build("fast")
-    records.write(Run(pictures, Settings(model="fast", dataset="digits"), {}, [], ""), network)
+    make_run(pictures, network, model="fast", dataset="digits")
     trained = predict.trained_network(pictures)
     data = load("digits")
     assert trained[2:] == ("digits", data.classes, data.mean, data.std)
