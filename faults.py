@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from errors import RunError
 
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
