@@ -87,7 +87,7 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
     Raises UserError if it cannot be written, or holds a run and `resume` is False or the settings differ.
     """
     ensure_writable(folder)
-    if not resume and any((folder / name).exists() for name in (SETTINGS, CHECKPOINT)):
+    if not resume and ((folder / SETTINGS).exists() or any(folder.glob("checkpoint*.pt"))):
         raise UserError(f"{folder} already holds a run: name another folder, or resume this one (--resume)")
     if (folder / SETTINGS).exists():
         other = asdict(_read_settings(folder)[0])
