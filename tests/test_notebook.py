@@ -54,7 +54,7 @@ def executed(tmp_path_factory):
 
 def test_it_runs_alone_from_top_to_bottom(executed):
     notebook, clone = executed
-    folder = clone / "runs" / "reference-digits-1"
+    folder = clone / "runs" / "best-digits-1"
     assert {path.name for path in folder.iterdir()} == {
         "settings.json",
         "history.csv",
@@ -74,7 +74,7 @@ def test_it_runs_alone_from_top_to_bottom(executed):
 def test_it_shows_its_pictures_and_saves_the_same(executed):
     notebook, clone = executed
     saved = [
-        clone / "runs" / "reference-digits-1" / name
+        clone / "runs" / "best-digits-1" / name
         for name in ("Augmentation.png", "metrics.png", "results.png")
     ]
     assert len(pictures(notebook)) == len(saved)
