@@ -15,6 +15,17 @@ import records
 
 REPO = Path(__file__).parent.parent
 NOTEBOOK = REPO / "S9.ipynb"
+PICTURES = (
+    "Augmentation",
+    "receptive_field",
+    "metrics",
+    "confusion",
+    "results",
+    "gradcam",
+    "kernels",
+    "calibration",
+)
+"""As the notebook shows them, from top to bottom."""
 
 
 def outputs(notebook):
@@ -61,9 +72,7 @@ def test_it_runs_alone_from_top_to_bottom(executed):
         "log.txt",
         "weights.safetensors",
         "checkpoint.pt",
-        "Augmentation.png",
-        "metrics.png",
-        "results.png",
+        *(f"{name}.png" for name in PICTURES),
         "QnA.md",
     }
     run = records.read(folder)
@@ -74,8 +83,7 @@ def test_it_runs_alone_from_top_to_bottom(executed):
 def test_it_shows_its_pictures_and_saves_the_same(executed):
     notebook, clone = executed
     saved = [
-        clone / "runs" / "best-digits-1" / name
-        for name in ("Augmentation.png", "metrics.png", "results.png")
+        clone / "runs" / "best-digits-1" / name for name in ("Augmentation.png", "metrics.png", "results.png")
     ]
     assert len(pictures(notebook)) == len(saved)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in saved)
@@ -115,7 +123,7 @@ def test_the_committed_notebook_shows_a_committed_run():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     run = records.read(shown_run())
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
-    assert len(pictures(notebook)) == 3
+    assert len(pictures(notebook)) == len(PICTURES)
     shown = [line for line in text_of(notebook).splitlines() if line.startswith("Test set: ")]
     logged = [line for line in run.log.splitlines() if line.startswith("Test set: ")]
     assert shown[: len(logged)] == logged
@@ -135,7 +143,7 @@ def test_the_committed_notebooks_pictures_are_kept():
         folder = REPO / "Images"
         if assignment.handed_in() != shown_run():
             pytest.skip("the pictures of the run that the notebook shows are not kept")
-    for picture, name in zip(pictures(notebook), ("Augmentation", "metrics", "results"), strict=True):
+    for picture, name in zip(pictures(notebook), PICTURES, strict=True):
         assert base64.b64decode(picture) == (folder / f"{name}.png").read_bytes(), name
 
 
