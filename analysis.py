@@ -93,7 +93,7 @@ def grad_cam(
     network: with a block C4; it is left in evaluation mode. images: uint8 (n, height, width, 3). labels:
     integers (n,), the classes to explain. mean, std: of the training set, per channel, in 0..1.
 
-    Raises UserError if an argument is not as described.
+    Raises UserError if the network, the images or the labels are not as described.
     """
     check_array("images", images, ("n", "height", "width", 3), np.uint8)
     check_array("labels", labels, (len(images),), np.integer)
@@ -103,6 +103,10 @@ def grad_cam(
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     mean, std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
     inputs = normalise(torch.from_numpy(np.ascontiguousarray(images)).to(device), mean, std)
+    with torch.no_grad():
+        last = network(inputs[:1]).shape[1] - 1
+    if labels.min() < 0 or labels.max() > last:
+        raise UserError(f"labels: must be 0 to {last}, got {labels.min()} to {labels.max()}")
     explainer = LayerGradCam(network, network.C4)
     with torch.enable_grad():
         maps = explainer.attribute(

@@ -264,7 +264,7 @@ def plot_grad_cam(
         rows += [("wrong", [it.image for it in wrong], [f"true: {classes[it.true]}" for it in wrong])]
         rows += [("for the class\nit is taken for", heated, [_named(it, classes) for it in wrong])]
         rows += [("for the\ntrue class", [_heated(it.image, it.true_map) for it in wrong], [])]
-    title = "where the model finds what speaks for a class (Grad-CAM): yellow most, black nothing"
+    title = "where the model finds what speaks for a class: most where it is yellow (Grad-CAM)"
     title += "\nEach a sample at even steps, from the most to the least confident prediction"
     figure = new_figure(dataset, title, height=0.7 + 1.6 * len(rows))
     grid = figure.subplots(len(rows), columns, squeeze=False)

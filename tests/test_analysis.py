@@ -139,17 +139,16 @@ def test_grad_cam_is_the_class_activation_map_of_our_networks(name):
     """Behind C4 there is only an average and a linear layer: its weights say what each channel is worth."""
     torch.manual_seed(3)
     network = build(name).eval()
-    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
-    labels = np.array([0, 3, 3, 9])
-    found = analysis.grad_cam(network, images, labels, MEAN, STD)
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    found = analysis.grad_cam(network, image.repeat(10, 0), np.arange(10), MEAN, STD)
     with torch.no_grad():
-        inputs = normalise(torch.from_numpy(images), torch.tensor(MEAN), torch.tensor(STD))
-        features = network.C4(network.C3(network.C2(network.C1(inputs))))
-        weights = network.O.classifier.weight[torch.from_numpy(labels), :, 0, 0]
-        maps = torch.einsum("nchw,nc->nhw", features, weights).relu()
+        inputs = normalise(torch.from_numpy(image), torch.tensor(MEAN), torch.tensor(STD))
+        (features,) = network.C4(network.C3(network.C2(network.C1(inputs))))
+        maps = torch.einsum("chw,nc->nhw", features, network.O.classifier.weight[:, :, 0, 0]).relu()
         maps = F.interpolate(maps[:, None], 32, mode="bilinear")[:, 0]
-    assert maps.amax((1, 2)).min() > 0
-    assert np.allclose(found, maps / maps.amax((1, 2), keepdim=True), atol=1e-4)
+    largest = maps.amax((1, 2), keepdim=True)
+    assert (largest > 0).sum() >= 3
+    assert np.allclose(found, torch.where(largest > 0, maps / largest, 0), atol=1e-4)
 
 
 def test_grad_cam_changes_nothing_in_the_network_and_needs_no_gradients_switched_on():
@@ -169,16 +168,13 @@ def test_grad_cam_changes_nothing_in_the_network_and_needs_no_gradients_switched
         ({"images": make_patches() / 255}, "images: must be an array of uint8"),
         ({"labels": np.array([0, 1])}, r"labels: must be an array of integer \(1\)"),
         ({"labels": np.array([0.0])}, "labels: .* got float64"),
+        ({"labels": np.array([3])}, "labels: must be 0 to 2, got 3 to 3"),
+        ({"labels": np.array([-1])}, "labels: must be 0 to 2, got -1 to -1"),
     ],
 )
 def test_grad_cam_refuses_bad_input_in_one_line(change, message):
-    given = {
-        "network": Colours(),
-        "images": make_patches(),
-        "labels": np.array([0]),
-        "mean": MEAN,
-        "std": STD,
-    }
+    given = {"network": Colours(), "images": make_patches(), "labels": np.array([0])}
+    given |= {"mean": MEAN, "std": STD}
     with pytest.raises(UserError, match=message) as caught:
         analysis.grad_cam(**given | change)
     assert "\n" not in str(caught.value)

@@ -215,7 +215,8 @@ def test_confusion_and_calibration_from_senseless_predictions(wrong):
 @bad_inputs(30)
 @given(ARRAYS)
 def test_kernels_and_grad_cam_from_senseless_arrays(array):
-    assert_user_error(explain.plot_kernels, array, "cifar10")
+    if np.shape(array) != (4, 3, 32, 32):  # Large kernels, but kernels.
+        assert_user_error(explain.plot_kernels, array, "cifar10")
     assert_user_error(analysis.grad_cam, S9Net(), array, LABELS[:4], (0.5,) * 3, (0.5,) * 3)
 
 

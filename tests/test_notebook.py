@@ -82,11 +82,9 @@ def test_it_runs_alone_from_top_to_bottom(executed):
 
 def test_it_shows_its_pictures_and_saves_the_same(executed):
     notebook, clone = executed
-    saved = [
-        clone / "runs" / "best-digits-1" / name for name in ("Augmentation.png", "metrics.png", "results.png")
-    ]
-    assert len(pictures(notebook)) == len(saved)
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in saved)
+    for picture, name in zip(pictures(notebook), PICTURES, strict=True):
+        saved = (clone / "runs" / "best-digits-1" / f"{name}.png").read_bytes()
+        assert base64.b64decode(picture) == saved, name
 
 
 def test_it_says_loudly_that_digits_are_not_cifar10(executed):
