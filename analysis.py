@@ -68,15 +68,35 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
     return Calibration(counts, *means)
 
 
-def first_kernels(network: nn.Module) -> np.ndarray:
-    """The kernels of the first convolution: float32 (kernels, channels, height, width).
+def first_layer(
+    network: nn.Module, image: np.ndarray, mean: Sequence[float], std: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The kernels of the first convolution and what each answers to an image.
 
-    Raises UserError if the network has no convolution.
+    Float32 (kernels, 3, height, width) and float32 (kernels, height, width) of the map.
+
+    image: uint8 (height, width, 3). mean, std: of the training set, per channel, in 0..1.
+
+    Raises UserError if the image is not as described, or the network's first layer is no convolution of RGB.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.weight.detach().float().cpu().numpy()
-    raise UserError(f"{type(network).__name__} has no convolution, so no kernels: give another network")
+    check_array("image", image, ("height", "width", 3), np.uint8)
+    convolution = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    if convolution is None or convolution.weight.shape[1] != 3:
+        raise UserError(
+            f"{type(network).__name__} does not begin with a convolution of RGB: give another network"
+        )
+    with torch.no_grad():
+        (answers,) = convolution(_inputs(network, image[None], mean, std))
+    return convolution.weight.detach().float().cpu().numpy(), answers.float().cpu().numpy()
+
+
+def _inputs(
+    network: nn.Module, images: np.ndarray, mean: Sequence[float], std: Sequence[float]
+) -> torch.Tensor:
+    """The images as the network takes them, where the network is."""
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    mean, std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+    return normalise(torch.from_numpy(np.ascontiguousarray(images)).to(device), mean, std)
 
 
 def grad_cam(
@@ -100,9 +120,7 @@ def grad_cam(
     if not isinstance(getattr(network, "C4", None), nn.Module):
         raise UserError(f"{type(network).__name__} has no block C4 to explain: give a network of model.py")
     network.eval()
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    mean, std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
-    inputs = normalise(torch.from_numpy(np.ascontiguousarray(images)).to(device), mean, std)
+    inputs = _inputs(network, images, mean, std)
     with torch.no_grad():
         last = network(inputs[:1]).shape[1] - 1
     if labels.min() < 0 or labels.max() > last:
@@ -110,7 +128,7 @@ def grad_cam(
     explainer = LayerGradCam(network, network.C4)
     with torch.enable_grad():
         maps = explainer.attribute(
-            inputs.requires_grad_(), torch.from_numpy(labels).long().to(device), relu_attributions=True
+            inputs.requires_grad_(), torch.from_numpy(labels).long().to(inputs.device), relu_attributions=True
         )
     maps = LayerAttribution.interpolate(maps.detach(), images.shape[1:3], "bilinear")[:, 0]
     return (maps / maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)).cpu().numpy()

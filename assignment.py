@@ -246,7 +246,7 @@ def _run_figures(run: Run, data: dataset.Data) -> dict[str, style.NotebookFigure
         "confusion": explain.plot_confusion(labels, probabilities, classes, name),
         "results": explain.plot_misclassified(images, labels, probabilities, classes, name),
         "gradcam": explain.plot_grad_cam(*analysis.explained(network, data, probabilities), classes, name),
-        "kernels": explain.plot_kernels(analysis.first_kernels(network), name),
+        "kernels": explain.plot_kernels(*analysis.first_layer(network, images[0], data.mean, data.std), name),
         "calibration": explain.plot_calibration(analysis.calibration(labels, probabilities), name),
     }
 

@@ -264,7 +264,7 @@ def plot_grad_cam(
         rows += [("wrong", [it.image for it in wrong], [f"true: {classes[it.true]}" for it in wrong])]
         rows += [("for the class\nit is taken for", heated, [_named(it, classes) for it in wrong])]
         rows += [("for the\ntrue class", [_heated(it.image, it.true_map) for it in wrong], [])]
-    title = "where the model finds what speaks for a class: most where it is yellow (Grad-CAM)"
+    title = "yellow is where the model finds what speaks for a class (Grad-CAM)"
     title += "\nEach a sample at even steps, from the most to the least confident prediction"
     figure = new_figure(dataset, title, height=0.7 + 1.6 * len(rows))
     grid = figure.subplots(len(rows), columns, squeeze=False)
@@ -294,33 +294,42 @@ def _name_row(first: Axes, name: str) -> None:
 
 
 @styled
-def plot_kernels(kernels: np.ndarray, dataset: str) -> NotebookFigure:
-    """Draw the kernels of a first layer as colours: grey is 0, each scaled to its own largest weight.
+def plot_kernels(kernels: np.ndarray, answers: np.ndarray, dataset: str) -> NotebookFigure:
+    """Draw the kernels of a first layer as colours, and under each what it answers to an image.
+
+    Both are grey at 0, and each is scaled to its own largest value; a kernel's stands above it.
 
     Args:
         kernels: floats (n, 3, height, width), of the channels red, green and blue.
+        answers: floats (n, height, width), as analysis.first_layer() gives them with the kernels.
         dataset: "cifar10" or "digits".
 
     Raises:
-        UserError: the kernels are not as described, or not finite.
+        UserError: an argument is not as described, or not finite.
     """
     check_array("kernels", kernels, ("n", 3, "height", "width"), np.floating)
-    if not np.isfinite(kernels).all():
-        raise UserError("kernels: they are not finite, the training has diverged: train anew")
-    count, _, height, width = kernels.shape
-    largest = np.abs(kernels).max(axis=(1, 2, 3))
-    colours = 0.5 + 0.5 * kernels / np.maximum(largest, np.finfo(kernels.dtype).tiny)[:, None, None, None]
-    title = f"what the first layer looks for: {count} kernels of {_size((height, width))} pixels, in colour"
-    title += "\nGrey is 0; each is scaled to its largest weight, which stands under it"
-    rows = -(-count // KERNEL_COLUMNS)
-    figure = new_figure(dataset, title, height=0.7 + 1.5 * rows)
-    cells = figure.subplots(rows, KERNEL_COLUMNS, squeeze=False).flat
-    for colour, weight, axes in zip(colours.transpose(0, 2, 3, 1), largest, cells, strict=False):
-        draw_image(axes, colour)
-        axes.set_xlabel(f"{weight:.2f}", size=10)
-    for axes in cells:  # goes on behind the last kernel
-        axes.set_axis_off()
+    check_array("answers", answers, (len(kernels), "height", "width"), np.floating)
+    if not (np.isfinite(kernels).all() and np.isfinite(answers).all()):
+        raise UserError("kernels, answers: they are not finite, the training has diverged: train anew")
+    title = f"what the first layer looks for: {len(kernels)} kernels of {_size(kernels.shape[2:])} pixels"
+    title += "\nUnder each, what it answers to a test image; grey is 0, the number its largest weight"
+    rows = -(-len(kernels) // KERNEL_COLUMNS)
+    figure = new_figure(dataset, title, height=0.8 + 2.6 * rows)
+    grid = figure.subplots(2 * rows, KERNEL_COLUMNS)
+    pairs = zip(grid[::2].flat, grid[1::2].flat, strict=True)
+    for kernel, answer, (above, below) in zip(kernels.transpose(0, 2, 3, 1), answers, pairs, strict=False):
+        draw_image(above, _around_grey(kernel))
+        above.set_title(f"{np.abs(kernel).max():.2f}", loc="center", size=10)
+        draw_image(below, _around_grey(answer[..., None].repeat(3, axis=2)))
+    for above, below in pairs:  # goes on behind the last kernel
+        above.set_axis_off()
+        below.set_axis_off()
     return figure
+
+
+def _around_grey(values: np.ndarray) -> np.ndarray:
+    """0 to 1: the largest magnitude at one of the two ends, 0 in the middle."""
+    return 0.5 + 0.5 * values / max(np.abs(values).max(), np.finfo(values.dtype).tiny)
 
 
 @styled

@@ -83,14 +83,21 @@ def test_calibration_refuses_what_are_no_predictions(labels, probabilities, mess
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_first_kernels_are_those_that_see_the_image(name):
+def test_first_layer_is_the_kernels_that_see_the_image_and_what_they_answer(name):
     network = build(name)
-    assert np.array_equal(analysis.first_kernels(network), network.C1[0].convolution.weight.detach().numpy())
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    kernels, answers = analysis.first_layer(network, image, MEAN, STD)
+    assert np.array_equal(kernels, network.C1[0].convolution.weight.detach().numpy())
+    assert answers.shape == (len(kernels), 32, 32)
+    patch = (image[4:7, 9:12] / 255 - MEAN) / STD
+    expected = np.einsum("nchw,hwc->n", kernels, patch)  # at the patch's middle
+    assert np.allclose(answers[:, 5, 10], expected, atol=1e-5)
 
 
-def test_first_kernels_need_a_convolution():
-    with pytest.raises(UserError, match="Linear has no convolution"):
-        analysis.first_kernels(nn.Linear(2, 2))
+@pytest.mark.parametrize("network", [nn.Linear(2, 2), nn.Conv2d(1, 4, 3)])
+def test_first_layer_needs_a_convolution_of_rgb(network):
+    with pytest.raises(UserError, match="does not begin with a convolution of RGB"):
+        analysis.first_layer(network, make_patches()[0], MEAN, STD)
 
 
 # Grad-CAM

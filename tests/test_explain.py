@@ -1,14 +1,12 @@
 import io
-from itertools import pairwise
 
 import matplotlib.image
 import numpy as np
 import pytest
-from figures import CLASSES, drawn, fits, make_images, make_predictions, visible
+from figures import CLASSES, drawn, fits, make_images, visible
 
 import analysis
 import explain
-import style
 from errors import UserError
 from model import NETWORKS, S9Net, receptive_field
 from receptive_field import Row
@@ -63,120 +61,6 @@ def test_augmentations_refuse_other_images(images):
 def test_augmentations_refuse_no_transform():
     with pytest.raises(UserError, match="transforms"):
         explain.plot_augmentations(make_images(2), {}, "cifar10")
-
-
-# Misclassified
-
-
-def named(cell):
-    """What stands under an image, line by line: pairs of texts, the class and its probability."""
-    texts = [text.get_text() for text in cell.texts]
-    return [f"{name} {percent}" for name, percent in zip(texts[::2], texts[1::2], strict=True)]
-
-
-def test_misclassified_draws_even_steps_from_the_most_to_the_least_confident():
-    confidences = [0, 0.6, 0.9, 0, 0.7, 0.8, 0.999, 0.55]
-    figure = explain.plot_misclassified(*make_predictions(confidences), CLASSES, "cifar10", count=3)
-    cells, values = drawn(figure)
-    assert values == [6, 5, 7]  # ranks 0, 2 (2.5 rounded to even) and 5 of 6, 2, 5, 4, 1, 7
-    assert [cell.get_title() for cell in cells] == ["true: airplane"] * 3
-    assert [named(cell) for cell in cells] == [
-        ["bird >99%", "airplane <1%", "automobile <1%"],
-        ["bird 80%", "airplane 20%", "automobile <1%"],
-        ["bird 55%", "airplane 45%", "automobile <1%"],
-    ]
-    assert figure.get_suptitle() == (
-        "CIFAR-10: 6 of 8 test images are misclassified\n"
-        "Shown: 3 at even steps, from the most to the least confident mistake\n"
-        "Under each: the classes that the model finds likeliest; green is the true one"
-    )
-    assert visible(figure) == cells
-
-
-def test_misclassified_breaks_ties_by_index():
-    _, values = drawn(
-        explain.plot_misclassified(*make_predictions([0.8, 0.7] * 50), CLASSES, "cifar10", count=100)
-    )
-    assert values == [*range(0, 100, 2), *range(1, 100, 2)]
-
-
-def test_misclassified_draws_only_mistakes_with_their_own_texts():
-    generator = np.random.default_rng(0)
-    images, labels = make_images(200), generator.integers(0, 5, 200)
-    probabilities = generator.dirichlet([1] * 5, 200)
-    classes = [*CLASSES, "cat", "deer"]
-    figure = explain.plot_misclassified(images, labels, probabilities, classes, "cifar10")
-    cells, values = drawn(figure)
-    assert len(set(values)) == 20
-    for cell, index in zip(cells, values, strict=True):
-        predicted = probabilities[index].argmax()
-        assert predicted != labels[index]
-        assert cell.get_title() == f"true: {classes[labels[index]]}"
-        likeliest = sorted(range(5), key=lambda label, index=index: -probabilities[index, label])[:3]
-        assert [text.split()[0] for text in named(cell)] == [classes[label] for label in likeliest]
-        colors = [text.get_color() for text in cell.texts[::2]]
-        expected = [style.VERMILLION, "black", "black"]
-        if labels[index] in likeliest:
-            expected[likeliest.index(labels[index])] = style.GREEN
-        assert colors == expected
-    shown = probabilities[values].max(axis=1)
-    assert list(shown) == sorted(shown, reverse=True)
-    mistakes = probabilities.max(axis=1)[probabilities.argmax(axis=1) != labels]
-    assert (shown[0], shown[-1]) == (mistakes.max(), mistakes.min())
-    assert fits(figure)
-
-
-def test_misclassified_longest_texts_stay_apart():
-    images, labels, probabilities = make_predictions([0.999] * 5)
-    classes = ["airplane", "ship", "automobile"]
-    figure = explain.plot_misclassified(images, labels, probabilities, classes, "cifar10")
-    figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for axes in figure.axes for text in axes.texts[:2]]
-    assert all(right.x0 - left.x1 > 10 for left, right in pairwise(boxes))
-    assert fits(figure)
-
-
-@pytest.mark.parametrize("mistakes", [1, 4, 7])
-def test_misclassified_draws_all_when_there_are_fewer(mistakes):
-    figure = explain.plot_misclassified(*make_predictions([0.9] * mistakes + [0] * 3), CLASSES, "cifar10")
-    cells, values = drawn(figure)
-    assert values == list(range(mistakes))
-    assert "Shown: all of them" in figure.get_suptitle()
-    assert visible(figure) == cells
-
-
-def test_misclassified_without_a_mistake_says_so():
-    figure = explain.plot_misclassified(*make_predictions([0] * 5), CLASSES, "cifar10")
-    assert (
-        figure.get_suptitle() == "CIFAR-10: 0 of 5 test images are misclassified\nThere is no mistake to show"
-    )
-    assert visible(figure) == []
-    assert fits(figure)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"labels": np.zeros(4, dtype=int)}, r"labels: must be an array of integer \(5\), got int64 \(4,\)"),
-        ({"labels": np.zeros(5)}, "labels: .* got float64"),
-        ({"labels": [0, 0, 0, 0, 0]}, "labels: .* got list"),
-        ({"labels": np.full(5, 3)}, "labels: must be 0 to 2, got 3 to 3"),
-        ({"labels": np.full(5, -1)}, "labels: must be 0 to 2, got -1 to -1"),
-        ({"probabilities": np.zeros((5, 4))}, r"probabilities: .*\(5, 3\), got float64 \(5, 4\)"),
-        ({"probabilities": np.zeros((5, 3), dtype=int)}, "probabilities: .* got int64"),
-        ({"probabilities": np.full((5, 3), 2.0)}, "logits"),
-        ({"probabilities": np.full((5, 3), np.nan)}, "logits"),
-        ({"images": make_images(5).astype(np.float32)}, "images: .* got float32"),
-        ({"count": 1}, "count: it is 1"),
-        ({"dataset": "mnist"}, "dataset: 'mnist' is unknown, must be one of cifar10, digits"),
-    ],
-)
-def test_misclassified_refuses_bad_input_in_one_line(change, message):
-    images, labels, probabilities = make_predictions([0.9] * 5)
-    given = {"images": images, "labels": labels, "probabilities": probabilities, "dataset": "cifar10"}
-    with pytest.raises(UserError, match=message) as caught:
-        explain.plot_misclassified(**given | change, classes=CLASSES)
-    assert "\n" not in str(caught.value)
 
 
 # Receptive field
@@ -326,31 +210,64 @@ def test_grad_cam_refuses_nothing_and_nameless_classes(right, message):
 # Kernels
 
 
-def test_kernels_are_grey_at_0_and_reach_black_or_white_at_their_largest_weight():
-    kernels = np.zeros((3, 3, 3, 3), np.float32)
+def test_kernels_and_answers_are_grey_at_0_and_reach_black_or_white_at_their_largest_value():
+    kernels, answers = np.zeros((3, 3, 3, 3), np.float32), np.zeros((3, 8, 8), np.float32)
     kernels[1, 0, 0, 2], kernels[1, 1, 1, 1] = -0.5, 0.25
     kernels[2, :, 1, 1] = 4
-    figure = explain.plot_kernels(kernels, "cifar10")
+    answers[1, 5, 6] = -9
+    figure = explain.plot_kernels(kernels, answers, "cifar10")
     cells = [axes for axes in figure.axes if axes.images]
-    nothing, signed, bright = [cell.images[0].get_array() for cell in cells]
-    assert (nothing == 0.5).all()
+    nothing, signed, bright, quiet, dark, _ = [cell.images[0].get_array() for cell in cells]
+    assert (nothing == 0.5).all() and (quiet == 0.5).all()
     assert signed[0, 2].tolist() == [0, 0.5, 0.5] and signed[1, 1].tolist() == [0.5, 0.75, 0.5]
     assert bright[1, 1].tolist() == [1, 1, 1]
-    assert [cell.get_xlabel() for cell in cells] == ["0.00", "0.50", "4.00"]
+    assert dark[5, 6].tolist() == [0, 0, 0] and dark.sum() == 0.5 * (dark.size - 3)
+    assert [cell.get_title() for cell in cells] == ["0.00", "0.50", "4.00", "", "", ""]
     assert "3 kernels of 3 x 3 pixels" in figure.get_suptitle()
     assert visible(figure) == cells
 
 
+@pytest.mark.parametrize("count", [1, 8, 9, 32])
+def test_every_kernel_stands_above_its_own_answer(count):
+    kernels = np.ones((count, 3, 3, 3))
+    kernels[:, 0, 0, 0] = np.linspace(-1, 1, count)
+    answers = np.ones((count, 4, 4))
+    answers[:, 0, 0] = np.linspace(-1, 1, count)
+    figure = explain.plot_kernels(kernels, answers, "cifar10")
+    figure.draw_without_rendering()
+    cells = [axes for axes in figure.axes if axes.images]
+    above = [axes for axes in cells if axes.get_title()]
+    assert len(above) == count and len(cells) == 2 * count
+    for axes in above:
+        here = axes.get_position()
+        (below, *_) = sorted(
+            (
+                other
+                for other in cells
+                if abs(other.get_position().x0 - here.x0) < 0.01 and other.get_position().y0 < here.y0
+            ),
+            key=lambda other: -other.get_position().y0,
+        )
+        first, second = (it.images[0].get_array()[0, 0, 0] for it in (axes, below))
+        assert first == second
+
+
 @pytest.mark.parametrize(
-    ("kernels", "message"),
+    ("change", "message"),
     [
-        (np.zeros((16, 1, 3, 3)), r"kernels: must be an array of floating \(n, 3, height, width\)"),
-        (np.full((16, 3, 3, 3), np.nan), "not finite"),
+        (
+            {"kernels": np.zeros((2, 1, 3, 3))},
+            r"kernels: must be an array of floating \(n, 3, height, width\)",
+        ),
+        ({"answers": np.zeros((3, 4, 4))}, r"answers: must be an array of floating \(2, height, width\)"),
+        ({"kernels": np.full((2, 3, 3, 3), np.nan)}, "not finite"),
+        ({"answers": np.full((2, 4, 4), np.inf)}, "not finite"),
     ],
 )
-def test_kernels_refuse_other_channels_and_a_diverged_network(kernels, message):
+def test_kernels_refuse_other_channels_and_a_diverged_network(change, message):
+    given = {"kernels": np.zeros((2, 3, 3, 3)), "answers": np.zeros((2, 4, 4)), "dataset": "cifar10"}
     with pytest.raises(UserError, match=message):
-        explain.plot_kernels(kernels, "cifar10")
+        explain.plot_kernels(**given | change)
 
 
 # Calibration

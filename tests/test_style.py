@@ -28,7 +28,7 @@ def make_all(dataset):
         explain.plot_misclassified(images, labels, probabilities, CLASSES, dataset),
         explain.plot_misclassified(*make_predictions([0] * 5), CLASSES, dataset),
         explain.plot_grad_cam([example] * 6, [example] * 6, CLASSES, dataset),
-        explain.plot_kernels(analysis.first_kernels(S9Net()), dataset),
+        explain.plot_kernels(*analysis.first_layer(S9Net(), images[1], *[(0.5, 0.5, 0.5)] * 2), dataset),
         explain.plot_calibration(analysis.calibration(labels, probabilities), dataset),
     ]
 
