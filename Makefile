@@ -3,7 +3,7 @@
 # make vulnerabilities    fails if an installed package has a known one; needs the internet
 #
 # All make .venv first if it is missing. Settings of make run, all optional:
-#   EPOCHS=30   DATASET=auto|cifar10|digits   DATA_DIR=a folder that holds CIFAR-10   RUN_DIR=where to
+#   EPOCHS=24   DATASET=auto|cifar10|digits   DATA_DIR=a folder that holds CIFAR-10   RUN_DIR=where to
 
 PYTHON ?= python3
 RUN_DIR ?= runs/$(shell date +%Y-%m-%d-%H%M%S)

@@ -16,13 +16,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import analysis
 import audit
 import bench
 import claims
 import dataset
 import evidence
+import explain
 import plots
 import records
+import style
 import utils
 from errors import CommandParser, UserError
 from model import build, count_parameters, receptive_field, summary
@@ -211,10 +214,7 @@ def fill(text: str, parts: dict[str, str]) -> str:
 
 
 def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
-    """Writes the notebook's three pictures into `folder`, and what the records of all networks make."""
-    network = build(run.settings.model)
-    records.load_weights(run.folder, network)
-    examples = dataset.augmentations_alone(data.mean, run.settings.seed, run.settings.augmentation)
+    """Writes the notebook's pictures into `folder`, and what the records of all networks make."""
     results = REPO / "results"
     report = bench.read_report(results / "bench.json")
     ours = [
@@ -223,16 +223,31 @@ def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
     ]
     public = [plots.Mark(*mark[:3]) for mark in claims.read_marks(results / "public.csv")]
     figures = {
-        "Augmentation": plots.plot_augmentations(data.train_images[:10], examples, data.name),
-        "metrics": plots.plot_metrics(run.history, data.name, run.settings.model),
-        "results": plots.plot_misclassified(
-            data.test_images, data.test_labels, utils.probabilities(network, data), data.classes, data.name
-        ),
+        **_run_figures(run, data),
         "accuracy": plots.plot_accuracy(ours, public, audit.PARAMETER_LIMIT, audit.ACCURACY_LIMIT),
         "scaling": plots.plot_scaling(report["scaling"], report["device"]),
     }
     for name, figure in figures.items():
-        print(plots.save(figure, folder / f"{name}.png"))
+        print(style.save(figure, folder / f"{name}.png"))
+
+
+def _run_figures(run: Run, data: dataset.Data) -> dict[str, style.NotebookFigure]:
+    """The notebook's pictures, of a run."""
+    network = build(run.settings.model)
+    records.load_weights(run.folder, network)
+    augmentations = dataset.augmentations_alone(data.mean, run.settings.seed, run.settings.augmentation)
+    images, labels, classes, name = data.test_images, data.test_labels, data.classes, data.name
+    probabilities = utils.probabilities(network, data)
+    return {
+        "Augmentation": explain.plot_augmentations(data.train_images[:10], augmentations, name),
+        "receptive_field": explain.plot_receptive_field(images[0], receptive_field(network), name),
+        "metrics": plots.plot_metrics(run.history, name, run.settings.model),
+        "confusion": explain.plot_confusion(labels, probabilities, classes, name),
+        "results": explain.plot_misclassified(images, labels, probabilities, classes, name),
+        "gradcam": explain.plot_grad_cam(*analysis.explained(network, data, probabilities), classes, name),
+        "kernels": explain.plot_kernels(*analysis.first_layer(network, images[0], data.mean, data.std), name),
+        "calibration": explain.plot_calibration(analysis.calibration(labels, probabilities), name),
+    }
 
 
 def refresh_readme(folder: Path) -> int:

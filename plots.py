@@ -1,61 +1,28 @@
-"""Draws the figures of the README and the notebook: augmentations, curves, wrong predictions, comparisons.
+"""Draws the figures that compare: the curves of a training, speed, networks with one another.
 
-Knows nothing of training: arrays and records come in, figures go out. The figures are not pyplot's, so
-nothing depends on its global state or on a display, and a figure that is dropped is freed.
+Knows nothing of training: records come in, figures in the style of style.py go out.
 """
 
-import functools
-import io
 import itertools
 import math
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-import records
 from errors import UserError
 from records import Epoch
+from style import BLUE, GREEN, VERMILLION, NotebookFigure, new_figure, styled
 
-# Okabe-Ito colours, which colour-blind readers can tell apart; line style and marker differ as well.
-BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 TRAIN = {"color": BLUE, "linestyle": "--", "marker": "o", "label": "train"}
 TEST = {"color": VERMILLION, "linestyle": "-", "marker": "s", "label": "test"}
 OURS = {"color": VERMILLION, "linestyle": "none", "marker": "s", "markersize": 7, "label": "here"}
 PUBLIC = {"color": BLUE, "linestyle": "none", "marker": "o", "markersize": 6, "label": "public"}
-WIDTH = 10  # inches, 1,100 pixels: a README shows them at about 830, so text needs 10 points or more
-TITLE_CHARACTERS = 88  # that fit into WIDTH on one line
-COLUMNS = 5  # of the misclassified images
 PARAMETER_TICKS = [digit * 10**power for power in range(3, 10) for digit in (1, 2, 5)]
 LABEL_GAP = 0.45  # percent between the accuracies that labels stand at
 MARKERS = 25  # on a line, about, however many epochs there are
-STYLE = {
-    "figure.dpi": 110,
-    "figure.titlesize": 13,
-    "figure.titleweight": "bold",
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so the figures look the same everywhere
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#DDDDDD",
-    "image.interpolation": "nearest",
-    "lines.markersize": 4,
-}
-# "default" first: what the user's session has set, such as a dark style, must not leak in.
-styled = matplotlib.style.context(["default", STYLE])
-
-IMAGES = ("n", "height", "width", 3)  # the shape of many
-DATASETS = {"cifar10": "CIFAR-10: ", "digits": "DIGITS, not CIFAR-10\n"}  # how titles begin
 
 
 class Mark(NamedTuple):
@@ -66,53 +33,6 @@ class Mark(NamedTuple):
     accuracy: float
     spread: float | None = None
     """Standard deviation over seeds; None of a single run, or if it is not known."""
-
-
-class NotebookFigure(Figure):
-    """A figure that a notebook shows, once, as a cell's last expression; a plain `Figure` is not shown."""
-
-    @functools.cached_property
-    def png(self) -> bytes:
-        """The picture; drawn once, so that what is shown and what is saved are the same bytes."""
-        picture = io.BytesIO()
-        # Not cropped, so that the width is exact; not signed with a version, which would change the bytes.
-        self.savefig(picture, format="png", metadata={"Software": None})
-        return picture.getvalue()
-
-    def _repr_png_(self) -> bytes:
-        return self.png
-
-
-@styled
-def plot_augmentations(
-    images: np.ndarray, transforms: Mapping[str, Callable[[np.ndarray], np.ndarray]], dataset: str
-) -> NotebookFigure:
-    """Draw one row per transform and one column per image, the same images in every row.
-
-    Each transform is called once per image, in reading order, on a copy. The randomness is the
-    transforms' own: seed them to get the same figure again.
-
-    Args:
-        images: uint8 (n, height, width, 3), n at least 1; 8 fill the width well.
-        transforms: row title -> function from uint8 (height, width, 3) to the same shape and dtype.
-        dataset: "cifar10" or "digits".
-
-    Raises:
-        UserError: an argument, or what a transform returns, is not as described.
-    """
-    _check("images", images, IMAGES, np.uint8)
-    if not transforms:
-        raise UserError("transforms: there is none to draw, give at least one")
-    title = "one row per augmentation, the same images in every row"
-    figure = _figure(dataset, title, height=0.5 + 1.05 * len(transforms))
-    grid = figure.subplots(len(transforms), len(images), squeeze=False)
-    for row, (name, transform) in zip(grid, transforms.items(), strict=True):
-        for axes, image in zip(row, images, strict=True):
-            changed = transform(image.copy())
-            _check(f"transforms: what {name!r} returns", changed, image.shape, np.uint8)
-            _draw_image(axes, changed)
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    return figure
 
 
 @styled
@@ -136,7 +56,7 @@ def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> Notebook
         raise UserError("history: the epochs are not in increasing order")
     last = history[-1]
     title = f"{model}, {last.test_accuracy:.2f}% test accuracy after epoch {last.epoch}"
-    figure = _figure(dataset, title, height=6.5)
+    figure = new_figure(dataset, title, height=6.5)
     panels = figure.subplot_mosaic([["loss", "accuracy"], ["rate", "rate"]], height_ratios=[2.2, 1])
     every = max(1, len(history) // MARKERS)
     for name, heading in (("loss", "Loss (lower is better)"), ("accuracy", "Accuracy, % (higher is better)")):
@@ -166,69 +86,6 @@ def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> Notebook
 
 
 @styled
-def plot_misclassified(
-    images: np.ndarray,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    dataset: str,
-    count: int = 20,
-) -> NotebookFigure:
-    """Draw wrongly classified test images with the true class, the predicted one and its probability.
-
-    They are a fair sample, not picked: all mistakes are ranked by the predicted class's probability, from
-    high to low (equal ones by index), and `count` evenly spaced ranks, with both ends, are drawn in order.
-
-    Args:
-        images: uint8 (N, height, width, 3), the whole test set, not augmented.
-        labels: integers (N,), 0 to len(classes) - 1.
-        probabilities: floats (N, len(classes)), 0 to 1; the largest of a row is the prediction.
-        classes: the names of the classes.
-        dataset: "cifar10" or "digits".
-        count: how many to draw, at least 2; all mistakes are drawn if there are no more.
-
-    Raises:
-        UserError: an argument is not as described.
-    """
-    _check("images", images, IMAGES, np.uint8)
-    _check("labels", labels, (len(images),), np.integer)
-    _check("probabilities", probabilities, (len(images), len(classes)), np.floating)
-    if labels.min() < 0 or labels.max() >= len(classes):
-        raise UserError(f"labels: must be 0 to {len(classes) - 1}, got {labels.min()} to {labels.max()}")
-    # Written so that NaN fails as well; the slack is for rounding.
-    if not (probabilities.min() >= 0 and probabilities.max() <= 1.001):
-        raise UserError("probabilities: must be 0 to 1, are these logits?")
-    if not isinstance(count, int) or count < 2:
-        raise UserError(
-            f"count: it is {count!r}, but must be at least 2, the most and the least confident mistake"
-        )
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    ranked = wrong[np.argsort(-confidence[wrong], kind="stable")]
-    shown = ranked[np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)]
-
-    title = f"{len(wrong):,} of {len(images):,} test images are misclassified"
-    if len(shown) == 0:
-        figure = _figure(dataset, f"{title}\nThere is no mistake to show", height=1.2)
-        figure.subplots().set_axis_off()  # the layout places a title only above axes
-        return figure
-    sample = "all of them" if len(shown) == len(wrong) else f"{len(shown)} at even steps"
-    title += f"\nShown: {sample}, from the most to the least confident mistake"
-    rows = -(-len(shown) // COLUMNS)
-    figure = _figure(dataset, title, height=0.6 + 2 * rows)
-    cells = figure.subplots(rows, COLUMNS, squeeze=False).flat
-    for index, axes in zip(shown, cells, strict=False):
-        # 99.7% must not read as 100%, a certainty.
-        percent = ">99%" if confidence[index] >= 0.995 else f"{confidence[index]:.0%}"
-        _draw_image(axes, images[index])
-        axes.set_title(f"true: {classes[labels[index]]}", loc="center", size=10)
-        axes.set_xlabel(f"model: {classes[predicted[index]]} {percent}", color=VERMILLION, size=10)
-    for axes in cells:  # goes on behind the last image
-        axes.set_axis_off()
-    return figure
-
-
-@styled
 def plot_scaling(scaling: Mapping[str, Mapping[int, float]], machine: str) -> NotebookFigure:
     """Draw images/s against batch size, workers and threads, one panel each on one scale.
 
@@ -245,7 +102,7 @@ def plot_scaling(scaling: Mapping[str, Mapping[int, float]], machine: str) -> No
     if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in rates):
         raise UserError("scaling: a rate is no positive number, measure it anew (bench.py --only scaling)")
     title = f"training the reference network, images/s\n{machine}"
-    figure = _figure("cifar10", title, height=3.4)
+    figure = new_figure("cifar10", title, height=3.4)
     panels = figure.subplots(1, len(scaling), sharey=True, squeeze=False)[0]
     for axes, (varied, points) in zip(panels, scaling.items(), strict=True):
         names = [str(value) for value in points]
@@ -275,7 +132,7 @@ def plot_accuracy(
     """
     if not ours:
         raise UserError("ours: there is no network to draw, train one first")
-    figure = _figure("cifar10", "test accuracy against parameters", height=6)
+    figure = new_figure("cifar10", "test accuracy against parameters", height=6)
     axes = figure.subplots()
     axes.set_xscale("log")
     axes.axvline(parameter_limit, color=GREEN, linestyle="--")
@@ -319,58 +176,3 @@ def _label(axes: Axes, marks: Sequence[Mark], color: str, align: str) -> None:
             size=10,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
-
-
-def save(figure: NotebookFigure, path: str | Path) -> Path:
-    """Write a figure as PNG and return the path; missing parent folders are made.
-
-    The file appears whole or not at all. The same data, drawn anew, gives the same bytes.
-
-    Raises:
-        UserError: the path does not end in .png or cannot be written.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise UserError(f"{path}: a figure is saved as PNG, so its name must end in .png")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        records.replace(path, figure.png)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the figure ({error.strerror})") from error
-    return path
-
-
-def _figure(dataset: str, title: str, height: float) -> NotebookFigure:
-    """Return an empty figure, `height` inches high, whose title names the data set."""
-    if dataset not in tuple(DATASETS):
-        raise UserError(f"dataset: {dataset!r} is unknown, must be one of {', '.join(DATASETS)}")
-    figure = NotebookFigure(figsize=(WIDTH, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.12)
-    lines = (DATASETS[dataset] + title).splitlines()
-    text = "\n".join(textwrap.fill(line, TITLE_CHARACTERS) for line in lines)
-    # Results on the digits must never be taken for CIFAR-10's, so their title is a signboard.
-    board = {"facecolor": VERMILLION, "edgecolor": "none", "pad": 5}
-    look = {"color": "white", "bbox": board} if dataset == "digits" else {}
-    figure.suptitle(text, x=0.015, ha="left", **look)
-    return figure
-
-
-def _draw_image(axes: Axes, image: np.ndarray) -> None:
-    axes.imshow(image)
-    axes.grid(False)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-
-
-def _check(name: str, array: Any, shape: tuple[int | str, ...], kind: type) -> None:
-    """Check for a NumPy array of that kind and shape, where a word stands for any size but 0."""
-    found, fits = type(array).__name__, False
-    if isinstance(array, np.ndarray):
-        found = f"{array.dtype} {array.shape}"
-        pairs = zip(array.shape, shape, strict=False)
-        fits = len(array.shape) == len(shape) and np.issubdtype(array.dtype, kind)
-        fits = fits and all(size == wanted or (isinstance(wanted, str) and size) for size, wanted in pairs)
-    if not fits:
-        sizes = ", ".join(map(str, shape))
-        raise UserError(f"{name}: must be an array of {kind.__name__} ({sizes}), got {found}")

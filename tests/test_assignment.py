@@ -240,8 +240,9 @@ def test_a_history_that_its_log_contradicts_is_not_made_the_new_evidence(repo, r
 
 def test_figures_are_drawn_of_the_run_and_of_all_networks(run, tmp_path, capsys):
     assignment.draw_figures(run, dataset.load("digits"), tmp_path / "Images")
-    names = {"Augmentation.png", "accuracy.png", "metrics.png", "results.png", "scaling.png"}
-    assert {path.name for path in (tmp_path / "Images").iterdir()} == names
+    names = """Augmentation receptive_field metrics confusion results gradcam kernels calibration accuracy
+    scaling""".split()
+    assert {path.name for path in (tmp_path / "Images").iterdir()} == {f"{name}.png" for name in names}
     capsys.readouterr()
 
 

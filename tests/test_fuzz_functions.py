@@ -12,8 +12,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
+import analysis
 import errors
+import explain
 import plots
+import style
 from dataset import CLASSES, DATASETS, Data, augmentations_alone, load, test_transform, train_transform
 from hardware import DEVICES, PRECISIONS, make_accelerator
 from loaders import MOST_WORKERS, loaders
@@ -183,13 +186,40 @@ GOOD = {
             ODD | st.floats().filter(lambda p: not 0 <= p <= 1).map(lambda p: np.full((4, 10), p)),
         ),
         st.tuples(st.just("classes"), st.sampled_from([(), CLASSES[:9], (*CLASSES, "more")])),
-        st.tuples(st.just("dataset"), other_than(plots.DATASETS)),
+        st.tuples(st.just("dataset"), other_than(style.DATASETS)),
         st.tuples(st.just("count"), st.integers(max_value=1) | NO_WHOLE),
     )
 )
 def test_a_sample_of_mistakes_from_senseless_arguments(wrong):
     name, value = wrong
-    assert_user_error(plots.plot_misclassified, **GOOD | {name: value})
+    assert_user_error(explain.plot_misclassified, **GOOD | {name: value})
+
+
+@bad_inputs(50)
+@given(
+    st.one_of(
+        st.tuples(st.just("labels"), ODD | st.sampled_from([LABELS, LABELS[:4] + 7, LABELS[:4] / 1])),
+        st.tuples(
+            st.just("probabilities"),
+            ODD | st.floats().filter(lambda p: not 0 <= p <= 1).map(lambda p: np.full((4, 10), p)),
+        ),
+    )
+)
+def test_confusion_and_calibration_from_senseless_predictions(wrong):
+    name, value = wrong
+    given = {"labels": GOOD["labels"], "probabilities": GOOD["probabilities"]} | {name: value}
+    assert_user_error(analysis.calibration, **given)
+    assert_user_error(explain.plot_confusion, **given, classes=CLASSES, dataset="cifar10")
+
+
+@bad_inputs(30)
+@given(ARRAYS)
+def test_kernels_and_grad_cam_from_senseless_arrays(array):
+    if np.shape(array) != (4, 3, 32, 32):  # Large kernels, but kernels.
+        assert_user_error(explain.plot_kernels, array, np.zeros((4, 32, 32)), "cifar10")
+    assert_user_error(explain.plot_kernels, np.zeros((4, 3, 3, 3)), array, "cifar10")
+    assert_user_error(analysis.first_layer, S9Net(), array, (0.5,) * 3, (0.5,) * 3)
+    assert_user_error(analysis.grad_cam, S9Net(), array, LABELS[:4], (0.5,) * 3, (0.5,) * 3)
 
 
 @bad_inputs(50)
@@ -198,17 +228,17 @@ def test_a_sample_of_mistakes_from_senseless_arguments(wrong):
         st.tuples(ARRAYS, st.just({"A": lambda image: image}), st.just("cifar10")),
         st.tuples(st.just(IMAGES[:2]), st.sampled_from([{}, None, []]), st.just("digits")),
         st.tuples(st.just(IMAGES[:2]), ARRAYS.map(lambda it: {"A": lambda image: it}), st.just("digits")),
-        st.tuples(st.just(IMAGES[:2]), st.just({"A": lambda image: image}), other_than(plots.DATASETS)),
+        st.tuples(st.just(IMAGES[:2]), st.just({"A": lambda image: image}), other_than(style.DATASETS)),
     )
 )
 def test_augmentations_from_senseless_arguments(arguments):
-    assert_user_error(plots.plot_augmentations, *arguments)
+    assert_user_error(explain.plot_augmentations, *arguments)
 
 
 @bad_inputs(60)
 @given(
     st.lists(ROW, max_size=4) | st.sampled_from([None, ()]),
-    st.one_of(st.just("cifar10"), other_than(plots.DATASETS)),
+    st.one_of(st.just("cifar10"), other_than(style.DATASETS)),
     WORDS,
 )
 def test_curves_from_senseless_arguments(history, dataset, model):
@@ -253,7 +283,7 @@ def test_a_figure_saved_where_it_cannot_be(tmp_path_factory, monkeypatch, name):
         (folder / "folder.png").mkdir(parents=True)
         (folder / "file").write_text("kept")
     monkeypatch.chdir(folder)
-    assert_user_error(plots.save, FIGURE, name)
+    assert_user_error(style.save, FIGURE, name)
     assert sorted(path.name for path in folder.rglob("*")) == ["file", "folder.png"]
     assert (folder / "file").read_text() == "kept"
 

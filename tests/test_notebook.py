@@ -15,6 +15,17 @@ import records
 
 REPO = Path(__file__).parent.parent
 NOTEBOOK = REPO / "S9.ipynb"
+PICTURES = (
+    "Augmentation",
+    "receptive_field",
+    "metrics",
+    "confusion",
+    "results",
+    "gradcam",
+    "kernels",
+    "calibration",
+)
+"""As the notebook shows them, from top to bottom."""
 
 
 def outputs(notebook):
@@ -54,16 +65,14 @@ def executed(tmp_path_factory):
 
 def test_it_runs_alone_from_top_to_bottom(executed):
     notebook, clone = executed
-    folder = clone / "runs" / "reference-digits-1"
+    folder = clone / "runs" / "best-digits-1"
     assert {path.name for path in folder.iterdir()} == {
         "settings.json",
         "history.csv",
         "log.txt",
         "weights.safetensors",
         "checkpoint.pt",
-        "Augmentation.png",
-        "metrics.png",
-        "results.png",
+        *(f"{name}.png" for name in PICTURES),
         "QnA.md",
     }
     run = records.read(folder)
@@ -73,12 +82,9 @@ def test_it_runs_alone_from_top_to_bottom(executed):
 
 def test_it_shows_its_pictures_and_saves_the_same(executed):
     notebook, clone = executed
-    saved = [
-        clone / "runs" / "reference-digits-1" / name
-        for name in ("Augmentation.png", "metrics.png", "results.png")
-    ]
-    assert len(pictures(notebook)) == len(saved)
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in saved)
+    for picture, name in zip(pictures(notebook), PICTURES, strict=True):
+        saved = (clone / "runs" / "best-digits-1" / f"{name}.png").read_bytes()
+        assert base64.b64decode(picture) == saved, name
 
 
 def test_it_says_loudly_that_digits_are_not_cifar10(executed):
@@ -115,7 +121,7 @@ def test_the_committed_notebook_shows_a_committed_run():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     run = records.read(shown_run())
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
-    assert len(pictures(notebook)) == 3
+    assert len(pictures(notebook)) == len(PICTURES)
     shown = [line for line in text_of(notebook).splitlines() if line.startswith("Test set: ")]
     logged = [line for line in run.log.splitlines() if line.startswith("Test set: ")]
     assert shown[: len(logged)] == logged
@@ -135,7 +141,7 @@ def test_the_committed_notebooks_pictures_are_kept():
         folder = REPO / "Images"
         if assignment.handed_in() != shown_run():
             pytest.skip("the pictures of the run that the notebook shows are not kept")
-    for picture, name in zip(pictures(notebook), ("Augmentation", "metrics", "results"), strict=True):
+    for picture, name in zip(pictures(notebook), PICTURES, strict=True):
         assert base64.b64decode(picture) == (folder / f"{name}.png").read_bytes(), name
 
 
