@@ -74,8 +74,7 @@ def test_it_runs_alone_from_top_to_bottom(executed):
 def test_it_shows_its_pictures_and_saves_the_same(executed):
     notebook, clone = executed
     saved = [
-        clone / "runs" / "best-digits-1" / name
-        for name in ("Augmentation.png", "metrics.png", "results.png")
+        clone / "runs" / "best-digits-1" / name for name in ("Augmentation.png", "metrics.png", "results.png")
     ]
     assert len(pictures(notebook)) == len(saved)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in saved)
