@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
-from IPython.display import display
+from IPython.display import Image, display
 
 import plots
 from bars import NOTHING
 from records import Epoch
 from settings import Settings
+
+WIDTH = 750
+"""Pixels on the screen, fewer than the picture has: bar and log are to be seen below it."""
 
 
 class Curves:
@@ -24,6 +27,7 @@ class Curves:
     def __call__(self, history: Sequence[Epoch]) -> None:
         """Draws the history, at least one row."""
         if len(history) < self.settings.epochs:
-            self.display.update(plots.plot_metrics(history, self.settings.dataset, self.settings.model))
+            figure = plots.plot_metrics(history, self.settings.dataset, self.settings.model)
+            self.display.update(Image(figure.png, width=WIDTH))
         else:
             self.display.update(NOTHING, raw=True)
