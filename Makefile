@@ -17,10 +17,11 @@ export EPOCHS DATASET DATA_DIR RUN_DIR
 run: .venv/installed
 	@mkdir -p "$(RUN_DIR)"
 	$(BIN)/papermill S9.ipynb "$(RUN_DIR)/S9.ipynb" --cwd . --stdout-file - --stderr-file - --no-progress-bar
-	@# Progress bars as last seen, and without the runner's notes: small enough to commit as S9.ipynb.
+	@# Text in one piece, and without the runner's notes: small enough to commit as S9.ipynb.
 	@$(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --inplace "$(RUN_DIR)/S9.ipynb" \
 		--CoalesceStreamsPreprocessor.enabled=True --ClearMetadataPreprocessor.enabled=True \
-		--ClearMetadataPreprocessor.preserve_nb_metadata_mask='{"kernelspec", "accelerator", "colab"}'
+		--ClearMetadataPreprocessor.preserve_nb_metadata_mask='{"kernelspec", "accelerator", "colab"}' \
+		--ClearMetadataPreprocessor.preserve_cell_metadata_mask='{"scrolled"}'
 	@echo "The executed notebook, the log, the weights and the figures are in $(RUN_DIR)"
 
 test: .venv/installed

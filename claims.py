@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 import records
 from audit import ACCURACY_LIMIT, PARAMETER_LIMIT
 from errors import UserError
+from forecast import in_words
 from model import NETWORKS, build, count_multiply_adds, count_parameters, receptive_field
 from records import Run
 from settings import PRESETS
@@ -119,8 +120,7 @@ def _accuracy_text(runs: Sequence[Run]) -> str:
 
 
 def _time(runs: Sequence[Run]) -> str:
-    minutes = statistics.mean(sum(row.seconds for row in run.history) for run in runs) / 60
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+    return in_words(statistics.mean(sum(row.seconds for row in run.history) for run in runs))
 
 
 def _told(runs: Sequence[Run], tell: Callable[[dict], list[str]]) -> str:

@@ -130,6 +130,13 @@ def collect_facts(data_facts: dict, device: torch.device, precision: str, worker
     }
 
 
+def hardware_in_words(facts: dict) -> str:
+    """What a run is computed on, of its facts: device, precision, workers."""
+    workers = facts["workers"]
+    number = "no" if workers == 0 else workers
+    return f"{facts['device']}, {facts['precision']}, {number} worker{'s' if workers != 1 else ''}"
+
+
 SAME_HARDWARE_AND_CODE = ("device", "threads", "precision", "python", "versions", "commit")
 """Facts whose change makes a resumed run another than one that never stopped, if only in the rounding."""
 

@@ -2,7 +2,6 @@
 
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,13 +15,14 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, reduce
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-from tqdm import tqdm
 
 import checkpoints
 import records
+from bars import Bars
 from dataset import Data, train_transform
 from errors import Interrupted, RunError, UserError
 from faults import Interrupts, Watch, told
+from forecast import Forecast
 from hardware import make_accelerator, precision_of, shared_batch_norm
 from loaders import Loader, default_workers, loaders, normalise
 from records import Epoch, Run
@@ -69,6 +69,7 @@ def train(
     label_smoothing: float = 0.0,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
+    bars: Bars | None = None,
 ) -> Scores:
     """One epoch of training; prints `Train: Loss=1.7162 Batch_id=390 Accuracy=33.76: 100%|...`.
 
@@ -77,6 +78,7 @@ def train(
     compare with those on the test set.
     progress: of the epoch so far, where one that was broken off goes on; it is kept up to date.
     stop: asked after every batch; the epoch ends early where it says so.
+    bars: where its progress is shown.
 
     Raises RunError if a loss or a gradient is not finite.
     """
@@ -85,16 +87,8 @@ def train(
     total_loss = torch.tensor(progress.loss, device=accelerator.device)
     correct = torch.tensor(float(progress.correct), device=accelerator.device)
     watch = Watch(network, accelerator.device)
-    bar = tqdm(
-        loader,
-        "Train",
-        initial=progress.batches,
-        leave=False,
-        file=sys.stdout,
-        bar_format="{l_bar}{bar:10}{r_bar}",
-        mininterval=0.5,
-        disable=not accelerator.is_main_process,
-    )
+    bars = bars or Bars(accelerator.is_main_process)
+    bar = bars.open(loader, progress.batches)
     for batch_id, (images, labels) in enumerate(bar, progress.batches):
         logits = network(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
@@ -125,8 +119,7 @@ def train(
             )
         if stopped:
             break
-    line = str(bar) if accelerator.is_main_process else ""
-    bar.close()
+    line = bars.close(bar)
     accelerator.print(line, flush=True)
     return Scores(loss_sum / seen, accuracy, line)
 
@@ -215,6 +208,7 @@ def fit(
     device: str = "auto",
     precision: str = "auto",
     workers: int | None = None,
+    after_epoch: Callable[[list[Epoch]], None] = lambda history: None,
 ) -> list[Epoch]:
     """Trains `network` for settings.epochs epochs, testing after each, and keeps the records in `folder`.
 
@@ -222,6 +216,7 @@ def fit(
     folder: written after every epoch (see records.py); must hold no run, or with `resume` one of the same
     settings, which then goes on from its last checkpoint and ends as if it had never stopped.
     device, precision: see make_accelerator. workers: see loaders.loaders.
+    after_epoch: called with the history so far when an epoch is kept, in the process that writes it.
 
     Tests are in the precision of training, the last one in float32: it is the result.
     Several processes (accelerate launch) share every batch, and `folder`, which the first of them writes.
@@ -268,13 +263,25 @@ def fit(
     if state is not None:
         run, progress = _restore(run, parts, state, accelerator)
 
+    epochs = range(len(run.history) + 1, settings.epochs + 1)
+    forecast = Forecast(
+        records.hardware_in_words(facts),
+        [image_size(settings, epoch) for epoch in epochs],
+        progress.batches,
+        len(data.test_images) / len(data.train_images),
+        device,
+    )
     # Several processes could not agree on the batch to stop at: there, signals act at once.
-    with shared_batch_norm(network, processes), Interrupts(wait=processes == 1) as interrupts:
+    with (
+        shared_batch_norm(network, processes),
+        Interrupts(wait=processes == 1) as interrupts,
+        Bars(accelerator.is_main_process, forecast.watch) as bars,
+    ):
 
         def stop() -> bool:
             return interrupts.signal is not None
 
-        for epoch in range(len(run.history) + 1, settings.epochs + 1):
+        for epoch in epochs:
             with told(epoch, folder, settings.batch_size, settings.learning_rate):
                 started = time.perf_counter() - progress.seconds
                 accelerator.print(f"Epoch {epoch}", flush=True)
@@ -290,6 +297,7 @@ def fit(
                     settings.label_smoothing,
                     progress,
                     stop,
+                    bars,
                 )
                 progress.seconds = time.perf_counter() - started
                 if progress.batches == len(train_loader):
@@ -304,6 +312,8 @@ def fit(
                     run = _with_epoch(run, progress, trained, tested, time.perf_counter() - started)
                     progress = Progress()
             _keep(run, parts, progress, accelerator)
+            if accelerator.is_main_process and not progress.batches:
+                after_epoch(run.history)
             if stop() and len(run.history) < settings.epochs:
                 where = f"in epoch {epoch}" if progress.batches else f"after epoch {epoch}"
                 raise Interrupted(

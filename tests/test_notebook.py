@@ -44,7 +44,7 @@ def pictures(notebook):
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """S9.ipynb run on the digits for one epoch, from an empty folder, against a clone of these sources."""
+    """S9.ipynb run on the digits for two epochs, from an empty folder, against a clone of these sources."""
     origin, empty = tmp_path_factory.mktemp("origin"), tmp_path_factory.mktemp("empty")
     for path in [*REPO.glob("*.py"), REPO / "requirements.txt", NOTEBOOK]:
         shutil.copy(path, origin)
@@ -53,7 +53,7 @@ def executed(tmp_path_factory):
     for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "test"]):
         subprocess.run([*git, *arguments], cwd=origin, check=True)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    environment = {"S9_REPO_URL": str(origin), "DATASET": "digits", "EPOCHS": "1"}
+    environment = {"S9_REPO_URL": str(origin), "DATASET": "digits", "EPOCHS": "2"}
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DATA_DIR", "RUN_DIR", "CIFAR10_DIR"):
             patch.delenv(name, raising=False)
@@ -73,6 +73,7 @@ def test_it_runs_alone_from_top_to_bottom(executed):
         "weights.safetensors",
         "checkpoint.pt",
         *(f"{name}.png" for name in PICTURES),
+        "checkpoint-previous.pt",
         "QnA.md",
     }
     run = records.read(folder)
@@ -85,6 +86,31 @@ def test_it_shows_its_pictures_and_saves_the_same(executed):
     for picture, name in zip(pictures(notebook), PICTURES, strict=True):
         saved = (clone / "runs" / "best-digits-1" / f"{name}.png").read_bytes()
         assert base64.b64decode(picture) == saved, name
+
+
+def holds_widgets(notebook):
+    return [
+        output for output in outputs(notebook) if any("widget" in kind for kind in output.get("data", {}))
+    ]
+
+
+def test_its_bars_were_widgets_and_none_is_left_behind(executed):
+    """What is saved of a widget is dead, and shown as an error message."""
+    notebook, _ = executed
+    (states,) = notebook.metadata.widgets.values()
+    assert "FloatProgressModel" in {state["model_name"] for state in states["state"].values()}
+    assert not holds_widgets(notebook)
+
+
+def test_the_log_is_one_piece_of_text(executed):
+    """And nothing else is left to see of the training's own display."""
+    notebook, _ = executed
+    (cell,) = [cell for cell in notebook.cells if cell.id == "train"]
+    curves, bars, *streams = cell.outputs
+    assert curves.data == bars.data == {"text/plain": ""}
+    log = "".join(stream.text for stream in streams)
+    kinds = [line.split(" ")[0].rstrip(":") for line in log.splitlines()]
+    assert kinds == ["Epoch", "on", "Train", "Test", "", "Epoch", "Train", "Test", ""]
 
 
 def test_it_says_loudly_that_digits_are_not_cifar10(executed):
@@ -122,6 +148,7 @@ def test_the_committed_notebook_shows_a_committed_run():
     run = records.read(shown_run())
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
     assert len(pictures(notebook)) == len(PICTURES)
+    assert not holds_widgets(notebook)
     shown = [line for line in text_of(notebook).splitlines() if line.startswith("Test set: ")]
     logged = [line for line in run.log.splitlines() if line.startswith("Test set: ")]
     assert shown[: len(logged)] == logged

@@ -11,7 +11,12 @@ REPO = Path(__file__).parent.parent
 MODULES = sorted(REPO.glob("*.py"))
 NAMES = {path.stem for path in MODULES}
 
-DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "IPython": "ipython",
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "sklearn": "scikit-learn",
+}
 """Where the name to import is not the name to install."""
 
 FOUNDATIONS = {
@@ -25,7 +30,7 @@ FOUNDATIONS = {
     "install",
     "photos",
 }
-TRAINING = {"utils", "records", "settings", "checkpoints", "faults", "hardware"}
+TRAINING = {"utils", "records", "settings", "checkpoints", "faults", "hardware", "bars", "forecast"}
 """The two lower layers; everything else composes them."""
 
 

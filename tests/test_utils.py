@@ -309,6 +309,15 @@ def test_a_missing_gpu_is_named():
         hardware.make_accelerator("cuda")
 
 
+@pytest.mark.parametrize(
+    ("cuda", "mps", "epochs"), [(True, False, 24), (False, True, 24), (False, False, 12)]
+)
+def test_a_short_run_is_shorter_without_a_gpu(monkeypatch, cuda, mps, epochs):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert hardware.short_run() == epochs
+
+
 def test_one_accelerator_does_not_bind_the_next():
     assert hardware.make_accelerator("cpu", "float32").mixed_precision == "no"
     fastest = hardware.make_accelerator("cpu").mixed_precision
