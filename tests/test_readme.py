@@ -1,7 +1,7 @@
 """Every command and program on README.md and CONTRIBUTING.md is run, in a copy of the repository.
 
 As it stands where that takes seconds, the digits in the place of CIFAR-10. A training passes through its own
-options and settings, and then runs, otherwise as it stands, for one epoch on a few hundred of the digits. What
+options and settings, and then runs, otherwise as it stands, for one epoch on a few hundred digits. What
 bench.py measures is test_bench.py's, a run of several processes test_processes.py's, the weights on the real
 test set test_train.py's, and the notebook test_notebook.py's. A command that is not known here fails.
 
