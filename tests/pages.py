@@ -4,7 +4,7 @@ import re
 import shlex
 import shutil
 
-PROGRAMS = ("accelerate", "git", "jupyter", "make", "papermill", "pip", "pytest", "python", "ruff")
+PROGRAMS = ("accelerate", "gcc", "git", "jupyter", "make", "papermill", "pip", "pytest", "python", "ruff")
 PROGRAMS += ("sha256sum", "source", "torchrun")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -48,27 +48,28 @@ def apply(text: str, change: str) -> str:
 
 
 def follow_changes(root):
-    """Makes all changes of the page in the copy; the names of the files."""
-    names = []
+    """Makes all changes of the page in the copy."""
     for block in blocks(PAGE, "diff"):
         head, *changes = block.split("@@\n")
-        names.append(head.removeprefix("+++ ").strip())
-        text = (root / names[-1]).read_text()
+        path = root / head.removeprefix("+++ ").strip()
+        text = path.read_text()
         for change in changes:
             text = apply(text, change)
-        (root / names[-1]).write_text(text)
-    return names
+        path.write_text(text)
 
 
-@pytest.fixture(scope="module")
-def followed(tmp_path_factory):
-    """(the copy, [(command, exit code, output)]) after all recipes."""
-    root = tmp_path_factory.mktemp("copy")
-    shutil.copytree(REPO / "tests", root / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+@pytest.fixture
+def copy(tmp_path):
+    """The modules, the tests and a photo."""
+    shutil.copytree(REPO / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     for path in [*REPO.glob("*.py"), *REPO.glob("*.md"), REPO / "pyproject.toml", REPO / "S9.ipynb"]:
-        shutil.copy(path, root)
-    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(root / "photo.png")
-    follow_changes(root)
+        shutil.copy(path, tmp_path)
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "photo.png")
+    return tmp_path
+
+
+def run_steps(root):
+    """Runs the page's commands and its program in their order; exit code and output of each, by its text."""
     steps = []
     for kind, block in FENCED.findall(PAGE):
         if kind == "python":
@@ -77,64 +78,49 @@ def followed(tmp_path_factory):
             commands = [shlex.split(line) for line in block.splitlines()]
             assert all(words[0] == "python" for words in commands)
             steps += [(kind, words[1:]) for words in commands]
-    done = subprocess.run(
-        [sys.executable, "-c", FOLLOW, json.dumps(steps)],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", FOLLOW, json.dumps(steps)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
     names = [text if kind == "python" else shlex.join(text) for kind, text in steps]
-    return root, {name: tuple(result) for name, result in zip(names, results, strict=True)}
+    return dict(zip(names, results, strict=True))
 
 
-def said(followed, beginning):
-    """Exit code and output of the one command, or program, that begins so."""
-    ((code, output),) = [result for name, result in followed[1].items() if name.startswith(beginning)]
-    return code, output
+def test_the_recipes_give_what_the_page_promises(copy):
+    """In one test: all steps are run once, in one process."""
+    follow_changes(copy)
+    results = run_steps(copy)
 
+    def said(beginning):
+        ((code, output),) = [result for name, result in results.items() if name.startswith(beginning)]
+        return code, output
 
-def test_a_new_network_trains_and_is_as_large_as_it_should_be(followed):
-    code, output = said(followed, "train.py --model toy --dataset digits")
+    # A network that trains, is small enough and sees enough; its audit fails for the accuracy alone.
+    code, output = said("train.py --model toy --dataset digits")
     assert code == 0 and "toy on digits for 1 epochs" in output
-    parameters, view = map(int, said(followed, "import torch")[1].split())
+    parameters, view = map(int, said("import torch")[1].split())
     assert parameters < 200_000 and view == 51
-    code, output = said(followed, "-m pytest -q tests/test_model.py -k toy")
+    code, output = said("assignment.py audit")
+    assert code == 1 and output.endswith("14 of 15 requirements met\n")
+    assert [line for line in output.splitlines() if line.startswith("FAIL  test accuracy >= 85%")]
+    code, output = said("-m pytest -q tests/test_model.py -k toy")
     assert code == 0 and "1 passed" in output
 
-
-def test_its_audit_ends_with_1_for_the_accuracy_alone(followed):
-    code, output = said(followed, "assignment.py audit")
-    assert code == 1
-    assert [line[6:24] for line in output.splitlines() if line.startswith("FAIL")] == ["test accuracy >= 8"]
-    assert output.endswith("14 of 15 requirements met\n")
-
-
-def test_a_new_augmentation_is_known_to_the_tests(followed):
-    code, output = said(followed, "-m pytest -q tests/test_transforms.py")
+    # An augmentation that the tests know.
+    code, output = said("-m pytest -q tests/test_transforms.py")
     assert code == 0 and "passed" in output and "deselected" in output
 
-
-def test_a_new_data_set_is_learnt_and_predicted_by_its_own_names(followed):
-    code, output = said(followed, "train.py --model toy --dataset inverted")
+    # A data set that is learnt, and predicted by its own names.
+    code, output = said("train.py --model toy --dataset inverted")
     assert code == 0 and "toy on inverted for 1 epochs" in output
-    code, output = said(followed, "predict.py photo.png")
+    code, output = said("predict.py photo.png")
     assert code == 0 and output.startswith("photo.png: digit ")
 
-
-def test_all_steps_were_taken_and_the_code_stays_in_style(followed):
-    root, results = followed
+    # That was all; and the code is as `make test` wants it.
     assert len(results) == 7
     for arguments in (["check"], ["format", "--check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *arguments, "."],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [sys.executable, "-m", "ruff", *arguments, "."]
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -167,6 +167,15 @@ def check_accelerate(copy, arguments):
     check_train(copy, options.training_script_args)
 
 
+def check_torchrun(copy, arguments):
+    """One process of them; two that know of each other are in test_processes.py."""
+    from torch.distributed.run import get_args_parser
+
+    options = get_args_parser().parse_args(arguments)
+    assert options.training_script == "train.py"
+    check_train(copy, options.training_script_args)
+
+
 def check_pip(copy, arguments):
     """Nothing is left to install: all of it is what `make test` installs."""
     if "-r" not in arguments:
@@ -197,6 +206,7 @@ SCRIPTS = {
 CHECKS = {
     "make": check_make,
     "accelerate": check_accelerate,
+    "torchrun": check_torchrun,
     "pip": check_pip,
     "sha256sum": check_sha256sum,
     "source": check_source,
@@ -235,7 +245,7 @@ def test_no_command_is_overlooked():
 
 
 @pytest.mark.parametrize(
-    "command", ["python nonesuch.py", "python -m nonesuch", "torchrun train.py", "cat README.md"]
+    "command", ["python nonesuch.py", "python -m nonesuch", "gcc train.c", "cat README.md"]
 )
 def test_a_command_that_is_not_known_fails(command, copy):
     with pytest.raises(pytest.fail.Exception, match="no test knows how to run"):
