@@ -103,9 +103,10 @@ def check_train(copy, arguments):
         return
     assert options.dataset in dataset.DATASETS
     settings = replace(train.chosen_settings(options), dataset="digits", epochs=1)
-    if settings in TRAINED:  # By another command, which differs in the data and the epochs alone.
+    how = (settings, options.device, options.precision, options.workers, options.resume, options.data_dir)
+    if how in TRAINED:  # By another command, which differs in the data and the epochs alone.
         return
-    TRAINED.add(settings)
+    TRAINED.add(how)
     folder = options.out or Path("run")
     copy.digits_for_cifar10(300)
     small = ["--dataset", "digits", "--epochs", "1", "--workers", "0", "--out", str(folder)]
