@@ -12,7 +12,6 @@ is not there.
 import inspect
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +24,7 @@ import evidence
 import explain
 import plots
 import records
+import stamp
 import style
 import utils
 from errors import CommandParser, UserError
@@ -137,21 +137,13 @@ def _fenced(text: str, language: str = "") -> str:
 
 
 def readme_link(folder: Path = REPO) -> str:
-    """The web address of README.md, from the git remote `origin`, without any password in it."""
-    command = ["git", "remote", "get-url", "origin"]
-    try:
-        remote = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=10
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        remote = ""
-    match = re.fullmatch(
-        r"(?:https?://|ssh://|git@)(?:[^@/]*@)?([\w.-]+)(?::\d+)?[:/](.+?)(?:\.git)?/?", remote
-    )
-    if match is None:
-        return "This copy has no web address yet: push it to GitHub, clone it from there, and ask again."
-    host, path = match.groups()
-    return f"https://{host}/{path}/blob/HEAD/README.md"
+    """The web address of README.md: the git remote `origin`'s, without any password, else the stamped one."""
+    remote = r"(?:https?://|ssh://|git@)(?:[^@/]*@)?([\w.-]+)(?::\d+)?[:/](.+?)(?:\.git)?/?"
+    if match := re.fullmatch(remote, stamp.origin(folder)):
+        return f"https://{match[1]}/{match[2]}/blob/HEAD/README.md"
+    if address := stamp.stamped(folder):
+        return f"https://github.com/{address}/blob/HEAD/README.md"
+    return "This copy has no web address yet: push it to GitHub, clone it from there, and ask again."
 
 
 def receptive_field_table(network_rows: list) -> str:

@@ -278,13 +278,13 @@ def augmentations_alone(
 ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """To look at: by name, what train_transform does to a uint8 image, still uint8 (32, 32, 3) after it.
 
-    Nothing; each augmentation alone and always; all three as in training (probability: see train_transform).
+    Nothing; each augmentation alone and always; all as in training (probability: see train_transform).
 
     Raises UserError for a mean out of 0..1 or a seed below 0.
     """
-    together = A.Compose(train_transform(mean, probability=probability).transforms[:3])
+    together = A.Compose(train_transform(mean, probability=probability).transforms[:-2])
     examples: dict[str, A.Compose] = {"Original": A.Compose([])}
-    for step in train_transform(mean).transforms[:3]:
+    for step in train_transform(mean).transforms[:-2]:
         step.p = 1.0
         examples[type(step).__name__] = A.Compose([step])
     examples["All, as in training"] = together

@@ -95,7 +95,7 @@ def data_at_hand(dataset: str, data_dir: str | None) -> Data | None:
 
     Raises UserError for a folder that was given, by option or environment, but holds no CIFAR-10.
     """
-    if dataset == "digits" or data_dir or os.environ.get("CIFAR10_DIR"):
+    if dataset != "cifar10" or data_dir or os.environ.get("CIFAR10_DIR"):
         return load(dataset, data_dir)
     cache = download.default_cache()
     for folder in (cache, cache / download.PARQUET_FOLDER):

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 from pathlib import Path
 
+import albumentations as A
 import cv2
 import numpy as np
 import pyarrow
@@ -12,8 +13,14 @@ from torchvision.datasets import CIFAR10
 
 from dataset import CLASSES, Data
 
+THREE = (A.HorizontalFlip, A.ShiftScaleRotate, A.CoarseDropout)
 SIZES = {"train": 50_000, "test": 10_000}
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def the_three(transform: A.Compose) -> list[A.BasicTransform]:
+    """The assignment's steps of a train_transform, whatever else is in it."""
+    return [step for step in transform.transforms if type(step) in THREE]
 
 
 def make_images(count: int) -> np.ndarray:

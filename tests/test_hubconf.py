@@ -1,9 +1,7 @@
-"""torch.hub as other programs meet it, in processes of their own; what the README says of use elsewhere."""
+"""torch.hub as other programs meet it, in processes of their own."""
 
 import ast
 import json
-import re
-import runpy
 import subprocess
 import sys
 
@@ -18,8 +16,6 @@ import photos
 from dataset import CLASSES, test_transform
 from model import NETWORKS, build
 from records import WEIGHTS
-
-README = (REPO / "README.md").read_text().split("## Use it elsewhere\n")[1].split("\n## ")[0]
 
 
 def python(code, cwd, *arguments):
@@ -139,40 +135,3 @@ def test_the_dependencies_are_what_is_imported_on_the_way():
     )
     assert "dataset" in reached
     assert sorted(packages) == sorted(listed)
-
-
-@pytest.fixture
-def clone(tmp_path):
-    """A clone to run the README's commands in, with a photo and a folder of more."""
-    for path in [*REPO.glob("*.py"), REPO / "results"]:
-        (tmp_path / path.name).symlink_to(path)
-    (tmp_path / "more").mkdir()
-    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8))
-    for name in ("photo.jpg", "more/a.png", "more/b.webp"):
-        photo.save(tmp_path / name)
-    return tmp_path
-
-
-def test_the_readmes_program_runs(clone, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    # The repository lies here, under no one's name.
-    code, count = re.subn(r'"[\w-]+/S9", ("\w+")', rf'"{clone}", \1, source="local"', code)
-    assert count == 3
-    monkeypatch.chdir(clone)
-    exec(code, {})
-    assert capsys.readouterr().out.strip() in CLASSES
-
-
-def test_the_readmes_commands_run(clone, monkeypatch, capsys):
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
-    monkeypatch.chdir(clone)
-    outputs = []
-    for command in "".join(blocks).splitlines():
-        program, script, *arguments = command.split()
-        assert program == "python"
-        monkeypatch.setattr(sys, "argv", [script, *arguments])
-        runpy.run_path(script, run_name="__main__")
-        outputs.append(capsys.readouterr().out.splitlines())
-    predicted, exported = outputs
-    assert [line.split(": ")[0] for line in predicted] == ["photo.jpg", "more/a.png", "more/b.webp"]
-    assert exported[-1] == f"s9.onnx: {(clone / 's9.onnx').stat().st_size:,} bytes"

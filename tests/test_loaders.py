@@ -13,6 +13,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
+from made_data import the_three
 from torch.utils.data import DataLoader, Dataset
 
 import loaders as loaders_module
@@ -139,7 +140,7 @@ SAME = np.stack([DATA.train_images[0]] * TEST)
 
 def always_shifted(transform: A.Compose) -> A.Compose:
     """With angles and scales from a range, each image comes out unlike any other."""
-    transform.transforms[1].p = 1.0
+    the_three(transform)[1].p = 1.0
     return transform
 
 
@@ -195,7 +196,7 @@ def test_loaders_normalise_by_the_data_sets_own_figures():
     images, _ = next(iter(test))
     expected = (DATA.test_images[:250] / 255 - data.mean) / data.std
     np.testing.assert_allclose(images.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
-    assert train.source.dataset.transform.transforms[2].fill == (51, 76, 102)
+    assert the_three(train.source.dataset.transform)[2].fill == (51, 76, 102)
 
 
 def test_the_arrays_stay_as_they_are():

@@ -73,12 +73,21 @@ def test_every_package_that_is_imported_is_required():
     assert {"onnx", "onnxruntime", "onnxscript"} <= required("requirements-dev.txt")
 
 
-def test_the_readmes_links_and_pictures_are_there():
-    targets = re.findall(r"\]\(([^)#]+)\)", (REPO / "README.md").read_text())
-    local = [target for target in targets if not target.startswith("https://")]
-    assert {"model.py", "S9.ipynb", "Images/metrics.png"} <= set(local)
-    for target in local:
-        assert (REPO / target).exists(), target
+def headings(page):
+    """What links may name of a page: its headings as GitHub writes them, small, with dashes for blanks."""
+    lines = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page, flags=re.M | re.S), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_a_pages_links_and_pictures_are_there(name):
+    page = (REPO / name).read_text()
+    found = {target for target in re.findall(r"\]\(([^)]+)\)", page) if not target.startswith("https://")}
+    assert {"#layout", "model.py", "S9.ipynb", "Images/metrics.png"} <= found or name != "README.md"
+    for target in found:
+        path, _, heading = target.partition("#")
+        assert (REPO / path).exists(), target
+        assert not heading or heading in headings((REPO / (path or name)).read_text()), target
 
 
 def test_the_readme_names_every_module():
