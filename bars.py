@@ -18,6 +18,9 @@ NOTHING = {"text/plain": ""}
 """What is shown where a notebook is to show nothing."""
 
 
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
 class Bars:
     """The bars of a run, one epoch's after another's, all in one place.
 
@@ -37,7 +40,9 @@ class Bars:
             from ipywidgets import HBox  # Here: a second that only a notebook has to wait.
 
             self.place = HBox()
-            self.display = display(self.place, display_id=True)
+            # Not display(self.place): ipywidgets 7, which Colab has, would forget the display_id.
+            view = {"version_major": 2, "version_minor": 0, "model_id": self.place.model_id}
+            self.display = display({VIEW: view, **NOTHING}, raw=True, display_id=True)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -44,16 +44,22 @@ def pictures(notebook):
     return [output.data["image/png"] for output in outputs(notebook) if "image/png" in output.get("data", {})]
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """S9.ipynb run on the digits for two epochs, from an empty folder, against a clone of these sources."""
-    origin, empty = tmp_path_factory.mktemp("origin"), tmp_path_factory.mktemp("empty")
+def make_origin(origin):
+    """A repository of these sources, to clone from."""
+    origin.mkdir()
     for path in [*REPO.glob("*.py"), REPO / "requirements.txt", NOTEBOOK]:
         shutil.copy(path, origin)
     shutil.copytree(REPO / "results", origin / "results")
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
     for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "test"]):
         subprocess.run([*git, *arguments], cwd=origin, check=True)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """S9.ipynb run on the digits for two epochs, from an empty folder, against a clone of these sources."""
+    origin, empty = tmp_path_factory.mktemp("address") / "origin", tmp_path_factory.mktemp("empty")
+    make_origin(origin)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     environment = {"S9_REPO_URL": str(origin), "DATASET": "digits", "EPOCHS": "2"}
     with pytest.MonkeyPatch.context() as patch:
