@@ -161,7 +161,7 @@ def problems(page, notebook):
     shown = page.locator(".jp-Notebook .jp-Cell")
     for number, cell in enumerate(notebook.cells):
         images = shown.nth(number).locator(".jp-OutputArea img")
-        if "plots.plot_" in cell.source and cell.cell_type == "code" and images.count() != 1:
+        if ".plot_" in cell.source and cell.cell_type == "code" and images.count() != 1:
             found.append(f"{cell.id} shows {images.count()} pictures")
         for image in images.all():
             image.scroll_into_view_if_needed()
