@@ -94,3 +94,25 @@ def test_the_readme_names_every_module():
     text = (REPO / "README.md").read_text()
     for path in MODULES:
         assert f"(`{path.name}`)" in text or f"[`{path.name}`]({path.name})" in text, path.name
+
+
+ASKED_FOR = (
+    "The task", "Augmentations", "Model summary", "Receptive field", "Training log", "Performance graphs",
+    "Misclassified images",
+)  # fmt: skip
+
+
+def test_the_readme_shows_what_the_assignment_asks_for_in_its_order():
+    text = (REPO / "README.md").read_text()
+    titles = [title for title in re.findall(r"^### (.*)$", text, re.MULTILINE) if title in ASKED_FOR]
+    assert tuple(titles) == ASKED_FOR
+
+
+def test_what_is_long_in_the_readme_is_folded():
+    """So that a reader finds the rest."""
+    text = (REPO / "README.md").read_text()
+    parts = re.findall(r"<!-- (\S+): made by .*?<!-- end of \1 -->", text, re.DOTALL)
+    assert {"summary", "receptive-field", "log", "dilated"} <= set(parts)
+    open_text = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    for name, part in re.findall(r"<!-- (\S+): made by(.*?)<!-- end of \1 -->", open_text, re.DOTALL):
+        assert part.count("\n") <= 25, name
