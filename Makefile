@@ -1,7 +1,8 @@
 # make run     the whole assignment: S9.ipynb from top to bottom, into a folder of its own under runs/
 # make test    lint, format and all tests, offline
+# make vulnerabilities    fails if an installed package has a known one; needs the internet
 #
-# Both make .venv first if it is missing. Settings of make run, all optional:
+# All make .venv first if it is missing. Settings of make run, all optional:
 #   EPOCHS=24   DATASET=auto|cifar10|digits   DATA_DIR=a folder that holds CIFAR-10   RUN_DIR=where to
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := .venv/bin
 
 export EPOCHS DATASET DATA_DIR RUN_DIR
 
-.PHONY: run test
+.PHONY: run test vulnerabilities
 .DELETE_ON_ERROR:
 
 run: .venv/installed
@@ -26,7 +27,10 @@ run: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+vulnerabilities: .venv/installed
+	$(BIN)/python tests/supply.py
 
 .venv/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv

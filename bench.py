@@ -36,17 +36,18 @@ import records
 import utils
 from dataset import Data
 from errors import CommandParser, UserError
-from graphs import trace
 from hardware import DEVICES, make_accelerator, precision_of
 from loaders import Loader, loaders
-from model import build
-from plain import BATCH_SIZE, Plain, plain_loaders
+from model import build, count_multiply_adds
+from plain import BATCH_SIZE, Bare, Plain, plain_loaders
 from settings import PRESETS, Settings
 
 SEED_EPOCHS = 58
 """What the repository whose network this is needed to reach 85% (its log)."""
 GOAL = 85.0
 ROUNDS = 5
+MEMORY_BATCHES = 10
+"""In each of the epochs that memory is measured over."""
 PLAIN_WORKERS = 0
 """Of the plain recipe where the CPU trains: the faster choice there, for it as for ours."""
 
@@ -93,11 +94,11 @@ def rates(ways: list[Way], seconds: float) -> list[float]:
 
 
 class Ours:
-    """The reference network and its training as utils.fit has them."""
+    """The reference network and its training as utils.fit has them, or without Accelerate."""
 
-    def __init__(self, device: torch.device) -> None:
-        settings = Settings()
-        self.accelerator = make_accelerator(device.type)
+    def __init__(self, device: torch.device, bare: bool = False) -> None:
+        settings, accelerator = Settings(), make_accelerator(device.type)
+        self.accelerator = Bare(device, precision_of(accelerator)) if bare else accelerator
         self.network = build(settings.model).to(device, memory_format=torch.channels_last)
         optimizer, self.scheduler = utils.make_optimizer(self.network, settings, steps=1_000_000)
         self.prepared, self.optimizer = self.accelerator.prepare(nn.Sequential(self.network), optimizer)
@@ -141,7 +142,7 @@ def measure_step(bench: Bench) -> list[Row]:
     ]
     *steps, peak, our_peak = rates(ways, bench.seconds)
     # Forward once, backward twice that: towards the input and towards the weights.
-    work = 3 * 2 * multiply_adds(plain.network)
+    work = 3 * 2 * count_multiply_adds(plain.network)
     shares = [100 * steps[0] * work / peak, 100 * steps[1] * work / our_peak]
     return [
         faster("step", f"training step of the reference, {names[0]} and {names[1]}, images/s", *steps, 3.0),
@@ -160,16 +161,12 @@ def matrix_product(device: torch.device, dtype: torch.dtype, side: int = 2048) -
     return multiply
 
 
-def multiply_adds(network: nn.Module) -> int:
-    """Of the convolutions, for one image."""
-    graph = trace(network)
-    layers = dict(graph.named_modules())
-    total = 0
-    for node in graph.graph.nodes:
-        layer = layers.get(node.target) if node.op == "call_module" else None
-        if isinstance(layer, nn.Conv2d):
-            total += layer.weight[0].numel() * node.meta["shape"].numel()
-    return total
+def measure_accelerate(bench: Bench) -> list[Row]:
+    """What Accelerate costs a single process: the step without it and with it."""
+    batches = ready_batches(bench, 4)[1]
+    bare, ours = Ours(bench.device, bare=True), Ours(bench.device)
+    steps = rates([lambda: bare.train(batches), lambda: ours.train(batches)], bench.seconds)
+    return [faster("accelerate", "training step without and with Accelerate, images/s", *steps, 0.98)]
 
 
 def measure_test(bench: Bench) -> list[Row]:
@@ -200,8 +197,8 @@ def measure_memory(bench: Bench) -> list[Row]:
     used = []
     for side in ("plain", "ours"):
         with ProcessPoolExecutor(1, context) as pool:
-            run = pool.submit(run_memory, usual, side, bench.data.name, bench.data_dir, str(bench.device))
-            used.append(run.result())
+            where = bench.data.name, bench.data_dir, str(bench.device)
+            used.append(pool.submit(run_memory, usual, side, *where, MEMORY_BATCHES).result())
     plain, ours = used
     return [
         smaller("memory", "peak of a training run, MiB", plain["peak"], ours["peak"]),
@@ -210,8 +207,10 @@ def measure_memory(bench: Bench) -> list[Row]:
     ]
 
 
-def run_memory(method: str, side: str, name: str, data_dir: str | None, device: str) -> dict[str, float]:
-    """Trains for four short epochs in this process; MiB."""
+def run_memory(
+    method: str, side: str, name: str, data_dir: str | None, device: str, batches: int
+) -> dict[str, float]:
+    """Trains for four epochs of so many batches in this process; MiB."""
     # A spawned process would spawn its own; the loader's worker is to start as it does in a training run.
     multiprocessing.set_start_method(method, force=True)
     data = dataset.load(name, data_dir)
@@ -223,7 +222,7 @@ def run_memory(method: str, side: str, name: str, data_dir: str | None, device: 
     process = psutil.Process()
     after = []
     for _ in range(4):
-        for batch in islice(loader, 10):
+        for batch in islice(loader, batches):
             trainer.train([batch])
         after.append(process.memory_info().rss)
     worker = max(process.children(), key=lambda child: child.memory_full_info().uss)
@@ -278,6 +277,7 @@ def smaller(name: str, what: str, plain: float, ours: float, limit: float | None
 
 MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
     "step": measure_step,
+    "accelerate": measure_accelerate,
     "test": measure_test,
     "data": measure_data,
     "memory": measure_memory,
@@ -385,7 +385,7 @@ def format_report(report: dict) -> str:
         row = Row(**row)
         limit = "" if row.limit is None else f"{row.limit:g}"
         numbers = (f"{number:,.0f}" for number in (row.plain, row.ours))
-        cells = (row.name, row.what, *numbers, f"**{row.ratio:.1f}**", limit)
+        cells = (row.name, row.what, *numbers, f"**{row.ratio:.3g}**", limit)
         lines.append("| " + " | ".join(cells) + " |")
     for varied, points in report["scaling"].items():
         rates = ", ".join(f"{value}: {rate:,.0f}" for value, rate in points.items())

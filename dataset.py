@@ -280,7 +280,6 @@ def augmentations_alone(
 
     Nothing; each augmentation alone and always; all three as in training (probability: see train_transform).
 
-
     Raises UserError for a mean out of 0..1 or a seed below 0.
     """
     together = A.Compose(train_transform(mean, probability=probability).transforms[:3])

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from errors import RunError
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupts:
     """While entered, a first Ctrl-C or polite kill (SIGTERM) waits until the step under way is done.
@@ -26,7 +28,7 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if self.wait:
-            self._former = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -37,9 +39,6 @@ class Interrupts:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = number
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Watch:

@@ -9,6 +9,8 @@ from PIL import Image, ImageOps
 from errors import UserError
 
 SIZE = 32
+PHONES = {".heic", ".heif"}
+"""Endings of photos that Pillow alone cannot read: said of each, rather than passed over in silence."""
 
 
 def read(path: Path) -> np.ndarray:
@@ -41,7 +43,8 @@ def _read(path: Path) -> np.ndarray:
 
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "no known format" if path.stat().st_size else "the file is empty"
+        known = "a phone's format: save it as JPEG" if path.suffix.lower() in PHONES else "no known format"
+        return known if path.stat().st_size else "the file is empty"
     said = getattr(error, "strerror", None) or str(error)
     return " ".join(said.split())[:120] or type(error).__name__
 
@@ -91,7 +94,7 @@ def in_folder(folder: Path) -> list[Path]:
     Raises UserError if there is none, or the folder cannot be read.
     """
     Image.init()
-    known = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    known = PHONES | {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     try:
         # A Mac leaves a ._photo.jpg, which is none, beside each photo.jpg on a foreign disk.
         files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]

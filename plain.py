@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from dataset import A, Data, test_transform, train_transform
@@ -72,3 +72,37 @@ class Plain:
             correct += (logits.argmax(1) == labels.to(self.device)).sum().item()
             count += len(labels)
         return count
+
+
+class Bare:
+    """Stands where utils.train expects an Accelerator: the same step by PyTorch alone, in one process.
+
+    precision: a key of hardware.PRECISIONS. In float16 it lacks the scaling of the loss that Accelerate adds.
+    """
+
+    is_main_process, num_processes, scaler = True, 1, None
+
+    def __init__(self, device: torch.device, precision: str) -> None:
+        dtype = getattr(torch, precision)
+        self.device = device
+        self.autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+    def prepare(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """The network, computing in that precision, its logits in float32; the optimizer as it is."""
+        forward = self.autocast(network.forward)
+        network.forward = lambda images: forward(images).float()
+        return network, optimizer
+
+    def backward(self, loss: Tensor) -> None:
+        """Of one process, there is nothing more to it."""
+        loss.backward()
+
+    def reduce(self, sums: Tensor) -> Tensor:
+        """Nor is there to the sums over processes."""
+        return sums
+
+    def print(self, *words: object, **options: object) -> None:
+        """As print()."""
+        print(*words, **options)

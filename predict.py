@@ -96,8 +96,7 @@ def make_parser() -> CommandParser:
 
 def default_run() -> Path:
     """The folder of the best network that has been trained."""
-    best = RESULTS / "best"
-    return best if (best / records.WEIGHTS).exists() else RESULTS / "reference"
+    return records.leading_run(RESULTS)
 
 
 def trained_network(folder: Path, device: str = "auto") -> Trained:

@@ -67,6 +67,12 @@ class Run(NamedTuple):
     log: str
 
 
+def leading_run(results: Path) -> Path:
+    """The run that the repo leads with: of the most accurate network to hand in that is trained."""
+    best = results / "best"
+    return best if (best / WEIGHTS).exists() else results / "reference"
+
+
 def free_folder(settings: Settings, parent: Path = Path("runs")) -> Path:
     """The first of runs/<model>-<dataset>-1, -2, ... that does not exist yet."""
     number = 1
@@ -81,7 +87,7 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
     Raises UserError if it cannot be written, or holds a run and `resume` is False or the settings differ.
     """
     ensure_writable(folder)
-    if not resume and any((folder / name).exists() for name in (SETTINGS, CHECKPOINT)):
+    if not resume and ((folder / SETTINGS).exists() or any(folder.glob("checkpoint*.pt"))):
         raise UserError(f"{folder} already holds a run: name another folder, or resume this one (--resume)")
     if (folder / SETTINGS).exists():
         other = asdict(_read_settings(folder)[0])
@@ -102,7 +108,7 @@ def ensure_writable(folder: Path, name: str = WEIGHTS) -> None:
     """Makes the folder if it is not there. Raises UserError if replace() could not write that file there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{name}-{os.getpid()}"
+        probe = _temporary(folder / name)
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -188,7 +194,7 @@ def write(run: Run, network: nn.Module) -> None:
 
 def replace(path: Path, content: bytes) -> None:
     """Writes a file under another name, then renames it: a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}-tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -197,6 +203,10 @@ def replace(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}-{os.getpid()}-tmp")
 
 
 def rounded(row: Epoch) -> Epoch:

@@ -109,11 +109,11 @@ def train(
         stopped = not last and stop()
         if batch_id % REFRESH == 0 or last or stopped:
             watch.check()
-            progress.loss, progress.correct = total_loss.item(), int(correct.item())
-            right, seen = accelerator.reduce(
-                torch.stack([correct, torch.full_like(correct, progress.images)])
-            )
-            accuracy = 100 * (right / seen).item()
+            sums = torch.stack([total_loss, correct, torch.full_like(correct, progress.images)])
+            loss_sum, right, seen = accelerator.reduce(sums).tolist()
+            # Of all processes; an epoch is only ever broken off, and gone on with, where there is one.
+            progress.loss, progress.correct = loss_sum, int(right)
+            accuracy = 100 * right / seen
             bar.set_description(
                 f"Train: Loss={loss.item():.4f} Batch_id={batch_id} Accuracy={accuracy:.2f}", False
             )
@@ -121,9 +121,7 @@ def train(
             break
     line = bars.close(bar)
     accelerator.print(line, flush=True)
-    sums = torch.stack([total_loss, correct, torch.full_like(correct, progress.images)])
-    loss_sum, right, seen = accelerator.reduce(sums).tolist()
-    return Scores(loss_sum / seen, 100 * right / seen, line)
+    return Scores(loss_sum / seen, accuracy, line)
 
 
 def test(network: nn.Module, loader: Loader, name: str = "Test") -> Scores:
@@ -260,7 +258,9 @@ def fit(
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
-    if resume and (state := checkpoints.load(folder, asdict(settings))) is not None:
+    with accelerator.main_process_first():  # It puts a damaged checkpoint aside for all.
+        state = checkpoints.load(folder, asdict(settings)) if resume else None
+    if state is not None:
         run, progress = _restore(run, parts, state, accelerator)
 
     epochs = range(len(run.history) + 1, settings.epochs + 1)

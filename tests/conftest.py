@@ -5,6 +5,8 @@ that is not set; for all others it is as if it were not.
 
 S9_LONG=1 tries the faults many times more, and ten times as many fuzz examples, other ones each time; if all
 tests pass, what was tried goes into results/faults.json.
+
+Tests may run in several processes (pytest -n); each of those counts what it tried, and the first adds up.
 """
 
 import errno
@@ -25,7 +27,12 @@ pytest.register_assert_rewrite("fuzzing", "made_data", "mirrors", "networks", "s
 
 FAULTS = Path(__file__).parent.parent / "results" / "faults.json"
 TRIED: dict[tuple[str, str], int] = {}
+REFUSED: dict[str, int] = {}
+"""By the fuzz test's name, how many different bad inputs it saw refused."""
 BAD_INPUT = "a bad command line, argument, record, history, checkpoint or data file, at random"
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # Threads of several processes would wait for each other's cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def long_tests() -> bool:
@@ -51,13 +58,29 @@ def pytest_configure(config):
     settings.load_profile("long" if long_tests() else "usual")
 
 
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # One of several processes.
+        session.config.workeroutput["tried"] = [(*what, times) for what, times in TRIED.items()]
+        session.config.workeroutput["refused"] = REFUSED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """In the first process, as another one ends."""
+    for fault, outcome, times in getattr(node, "workeroutput", {}).get("tried", []):
+        tried(fault, outcome, times)
+    for name, count in getattr(node, "workeroutput", {}).get("refused", {}).items():
+        REFUSED[name] = REFUSED.get(name, 0) + count
+
+
 def pytest_terminal_summary(terminalreporter, exitstatus):
-    fuzzing = sys.modules.get("fuzzing")
-    if fuzzing and fuzzing.REFUSED:
+    if REFUSED:
+        total = sum(REFUSED.values())
         terminalreporter.section("fuzz")
-        for line in fuzzing.summary():
-            terminalreporter.write_line(line)
-        tried(BAD_INPUT, "one line that says what is wrong, exit 2; no file is changed", fuzzing.total())
+        for name, count in REFUSED.items():
+            terminalreporter.write_line(f"{count:6,}  {name}")
+        terminalreporter.write_line(f"{total:6,}  bad inputs, each answered by the documented error")
+        tried(BAD_INPUT, "one line that says what is wrong, exit 2; no file is changed", total)
     if not TRIED:
         return
     terminalreporter.section("faults tried")

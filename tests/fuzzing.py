@@ -1,7 +1,7 @@
 """What the fuzz tests share: how many bad inputs each must see refused, and inputs for several of them.
 
 Every such test promises a number of different bad inputs (`bad_inputs`) and fails below it. The promises are
-added up in test_fuzz_count.py, and pytest prints at the end what was seen.
+added up in test_fuzz_count.py, and pytest prints at the end what was seen (conftest.REFUSED).
 """
 
 import functools
@@ -9,7 +9,7 @@ import json
 import string
 
 import pytest
-from conftest import long_tests
+from conftest import REFUSED, long_tests
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -17,8 +17,8 @@ from errors import UserError
 
 FACTOR = 10 if long_tests() else 1
 PROMISED: dict[str, int] = {}
-REFUSED: dict[str, set[str]] = {}
-"""By the test's name; the last one's is of the test that runs."""
+SEEN: set[str] = set()
+"""The bad inputs that the test that runs saw refused."""
 
 
 def examples(number):
@@ -38,9 +38,9 @@ def bad_inputs(number, out_of=None):
 
         @functools.wraps(run)
         def counted(*arguments, **options):
-            seen = REFUSED[test.__name__] = set()
+            SEEN.clear()
             run(*arguments, **options)
-            count = len(seen)
+            REFUSED[test.__name__] = count = len(SEEN)
             assert count >= number * FACTOR
 
         return counted
@@ -50,7 +50,7 @@ def bad_inputs(number, out_of=None):
 
 def was_refused(bad_input):
     """Counts an input that was answered by the documented error."""
-    list(REFUSED.values())[-1].add(repr(bad_input))
+    SEEN.add(repr(bad_input))
 
 
 def assert_user_error(function, *arguments, **options):
@@ -60,17 +60,6 @@ def assert_user_error(function, *arguments, **options):
     assert "\n" not in str(caught.value)
     was_refused((function.__name__, arguments, options))
     return str(caught.value)
-
-
-def total():
-    """How many different bad inputs were refused, over all tests."""
-    return sum(map(len, REFUSED.values()))
-
-
-def summary():
-    """A line a test, for the end of pytest's output."""
-    lines = [f"{len(seen):6,}  {name}" for name, seen in REFUSED.items()]
-    return [*lines, f"{total():6,}  bad inputs, each answered by the documented error"]
 
 
 WORDS = st.text(string.ascii_letters + string.digits + "äß世 .,:;=+*'\"\\%{}()[]<>|&$#@!?~^`-_/", max_size=12)

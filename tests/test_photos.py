@@ -214,10 +214,16 @@ def test_a_damaged_file_is_read_or_refused_but_breaks_nothing(tmp_path, kind):
 
 
 def test_a_folder_gives_its_pictures_in_order_and_nothing_else(tmp_path):
-    for name in ("b.JPG", "a.png", "c.webp", "._b.jpg", "notes.txt", "results.pdf"):
+    for name in ("b.JPG", "a.png", "c.webp", "d.HEIC", "._b.jpg", "notes.txt", "results.pdf"):
         (tmp_path / name).touch()
     (tmp_path / "inner.png").mkdir()
-    assert [path.name for path in photos.in_folder(tmp_path)] == ["a.png", "b.JPG", "c.webp"]
+    assert [path.name for path in photos.in_folder(tmp_path)] == ["a.png", "b.JPG", "c.webp", "d.HEIC"]
+
+
+def test_a_phones_photo_that_pillow_cannot_read_is_told_what_to_do(tmp_path):
+    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(UserError, match=r"a\.HEIC: cannot be read .* \(a phone's format: save it as JPEG\)"):
+        photos.read(tmp_path / "a.HEIC")
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):

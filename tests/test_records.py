@@ -85,6 +85,15 @@ def test_a_folder_that_holds_a_run_is_claimed_only_to_resume_the_same_settings(r
     assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["checkpoint.pt", "checkpoint-previous.pt"])
+def test_a_folder_with_nothing_but_a_checkpoint_is_not_trained_over(tmp_path, name):
+    """As a run leaves it that was killed in its first epoch."""
+    (tmp_path / name).write_bytes(b"hours of work")
+    with pytest.raises(UserError, match="already holds a run"):
+        records.claim(tmp_path, Settings(), resume=False)
+    assert (tmp_path / name).read_bytes() == b"hours of work"
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write to .*file/run \(Not a directory"):
