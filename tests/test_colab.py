@@ -4,6 +4,7 @@ S9_LONG=1 installs all that, under the same version of Python where this machine
 notebook in it: minutes, some 7 GB of disk, and the only test that needs a network.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from packaging.requirements import Requirement
-from test_notebook import NOTEBOOK, holds_widgets, make_origin, outputs, pictures, text_of
+from test_notebook import NOTEBOOK, drew_bars, holds_widgets, make_origin, outputs, pictures, text_of
 
 import install
 
@@ -77,7 +78,7 @@ def test_the_notebook_runs_in_what_colab_has_installed(python, tmp_path):
     (kernels / "colab").mkdir(parents=True)
     command = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec = {"argv": command, "display_name": "Colab", "language": "python"}
-    (kernels / "colab" / "kernel.json").write_text(str(spec).replace("'", '"'))
+    (kernels / "colab" / "kernel.json").write_text(json.dumps(spec))
     manager = AsyncKernelManager(
         kernel_name="colab", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernels)])
     )
@@ -96,5 +97,6 @@ def test_the_notebook_runs_in_what_colab_has_installed(python, tmp_path):
     assert [line for line in text.splitlines() if line.startswith("installing")] == ["installing captum>=0.9"]
     assert "Warning" not in text
     assert not [output for output in outputs(notebook) if output.get("name") == "stderr"]
+    assert drew_bars(notebook)
     assert not holds_widgets(notebook)
     assert len(pictures(notebook)) == len(list(content.glob("S9/runs/best-digits-1/*.png")))

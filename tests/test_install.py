@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import zipfile
 
 import install
 
@@ -52,6 +53,31 @@ def test_calls_pip_with_all_that_is_missing(monkeypatch, capsys):
     install.install_missing()
     assert calls == [([sys.executable, "-m", "pip", "install", "--quiet", "one>=1,<2", "two"], True)]
     assert capsys.readouterr().out == "installing one>=1,<2, two\n"
+
+
+def test_pip_installs_what_is_missing(tmp_path, monkeypatch, capfd):
+    """Really, but into a folder of its own, and from a package that the test has made."""
+    there = tmp_path / "there"
+    with zipfile.ZipFile(tmp_path / "s9_probe-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("s9_probe.py", "")
+        wheel.writestr(
+            "s9_probe-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: s9-probe\nVersion: 1.0\n"
+        )
+        wheel.writestr(
+            "s9_probe-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr("s9_probe-1.0.dist-info/RECORD", "")
+    for name, value in {"NO_INDEX": "1", "FIND_LINKS": str(tmp_path), "TARGET": str(there)}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    monkeypatch.syspath_prepend(there)
+    path = write(tmp_path, "numpy>=1\ns9-probe>=1,<2\n")
+    missing = install.missing
+    monkeypatch.setattr(install, "missing", lambda: missing(path))
+    install.install_missing()
+    assert (there / "s9_probe.py").exists()
+    assert capfd.readouterr().out == "installing s9-probe>=1,<2\n"
+    install.install_missing()
+    assert capfd.readouterr().out == ""
 
 
 def test_calls_no_pip_when_nothing_is_missing(monkeypatch, capsys):

@@ -62,6 +62,17 @@ def test_the_log_is_printed_and_kept_in_the_three_line_form(data, tmp_path, caps
         assert line in printed
 
 
+def test_a_caller_hears_of_each_epoch_when_it_is_kept(data, tmp_path):
+    heard = []
+
+    def after_epoch(history):
+        assert records.read(tmp_path / "run").history == history
+        heard.append(len(history))
+
+    fit(data, tmp_path / "run", after_epoch=after_epoch)
+    assert heard == [1, 2, 3]
+
+
 def test_the_history_is_what_its_file_says(data, tmp_path):
     _, history = fit(data, tmp_path / "run")
     assert records.read(tmp_path / "run").history == history
