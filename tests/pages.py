@@ -5,7 +5,7 @@ import shlex
 import shutil
 
 PROGRAMS = ("accelerate", "gcc", "git", "jupyter", "make", "papermill", "pip", "pytest", "python", "ruff")
-PROGRAMS += ("sha256sum", "source", "torchrun")
+PROGRAMS += ("apt-get", "sha256sum", "source", "torchrun")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

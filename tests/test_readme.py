@@ -184,6 +184,12 @@ def check_pip(copy, arguments):
     copy.program(sys.executable, "-m", "pip", *arguments, "--no-index", "--no-deps")
 
 
+def check_apt_get(copy, arguments):
+    """What .ci/run installs."""
+    line = re.search(r"apt-get (install .*?) >", (REPO / ".ci" / "run").read_text())[1]
+    assert arguments == [word for word in line.split() if not word.startswith("-")]
+
+
 def check_sha256sum(copy, arguments):
     if shutil.which("sha256sum") is None:
         pytest.skip("needs the program sha256sum")
@@ -209,6 +215,7 @@ CHECKS = {
     "accelerate": check_accelerate,
     "torchrun": check_torchrun,
     "pip": check_pip,
+    "apt-get": check_apt_get,
     "sha256sum": check_sha256sum,
     "source": check_source,
 }
