@@ -177,6 +177,7 @@ def readme_parts(folder: Path) -> dict[str, str]:
         "validation": claims.validation_table(claims.read_trials(results / "validation.csv")),
         "faults": faults_table(results / "faults.json"),
         "benchmark": bench.format_report(bench.read_report(results / "bench.json")),
+        "accelerate": bench.format_report(bench.read_report(results / "accelerate.json")),
     }
     for name in networks.keys() - {handed_in().name}:  # Sections of their own.
         parts[name] = claims.results_table(networks[name], REPO)

@@ -89,14 +89,16 @@ def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path 
     data_dir: folder that holds CIFAR-10, as `cifar-10-batches-py` or as two parquet files; if None, the
     environment variable CIFAR10_DIR; if that is not set either, it is downloaded, once, into `cache`.
 
-    Raises UserError for an unknown name, and for a folder that was given but holds no whole CIFAR-10: what
-    was asked for by name is never silently replaced.
+    Raises UserError for an unknown name, for a folder that was given but holds no whole CIFAR-10, and for one
+    given for the digits: what was asked for by name is never silently replaced.
     """
     if dataset not in DATASETS:
         raise UserError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
-    data_dir = data_dir or os.environ.get("CIFAR10_DIR") or None
     if dataset == "digits":
+        if data_dir:
+            raise UserError(f"the digits need no data folder: leave out {data_dir}, or ask for cifar10")
         return _digits()
+    data_dir = data_dir or os.environ.get("CIFAR10_DIR") or None
     if data_dir is not None:
         try:
             return _read_folder(Path(data_dir).expanduser())

@@ -9,10 +9,12 @@ tests pass, what was tried goes into results/faults.json.
 Tests may run in several processes (pytest -n); each of those counts what it tried, and the first adds up.
 """
 
+import contextlib
 import errno
 import json
 import os
 import platform
+import random
 import socket
 import sys
 import tempfile
@@ -45,15 +47,24 @@ def tried(fault: str, outcome: str, times: int) -> None:
     TRIED[fault, outcome] = TRIED.get((fault, outcome), 0) + times
 
 
+def free_port() -> int:
+    """A port for a server of a test's own; not one that a connection to elsewhere may be given meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 def pytest_configure(config):
     """Hypothesis draws the same examples each time, unless the tests are long, and leaves no folder."""
     storage = tempfile.TemporaryDirectory()
     config.add_cleanup(storage.cleanup)
     configuration.set_hypothesis_home_dir(storage.name)
     slow = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
-    for name, random in (("usual", False), ("long", True)):
+    for name, by_chance in (("usual", False), ("long", True)):
         settings.register_profile(
-            name, deadline=None, derandomize=not random, database=None, suppress_health_check=slow
+            name, deadline=None, derandomize=not by_chance, database=None, suppress_health_check=slow
         )
     settings.load_profile("long" if long_tests() else "usual")
 

@@ -6,7 +6,6 @@ S9_BROWSER=required says that they must not be.
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import free_port
 
 REPO = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -96,9 +96,7 @@ def lab(tmp_path_factory, browser):
     nbformat.write(notebook, copy / "S9.ipynb")
     (own / "settings").mkdir()
     (own / "settings" / "overrides.json").write_text(OVERRIDES)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = {
         "ServerApp.ip": "127.0.0.1",
         "ServerApp.port": port,

@@ -125,6 +125,11 @@ def test_digits_by_name_need_nothing_and_say_nothing(capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
+def test_a_folder_for_the_digits_is_refused_rather_than_ignored():
+    with pytest.raises(UserError, match="the digits need no data folder: leave out somewhere"):
+        load("digits", "somewhere")
+
+
 def test_tests_have_no_network():
     for url in ("https://www.cs.toronto.edu/", "http://192.0.2.1/"):
         with pytest.raises(requests.ConnectionError):

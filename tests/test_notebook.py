@@ -11,12 +11,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-import assignment
 import records
 import stamp
 
 REPO = Path(__file__).parent.parent
 NOTEBOOK = REPO / "S9.ipynb"
+SHOWN = REPO / "results" / "notebook"
+"""The run that the committed notebook shows."""
 PICTURES = (
     "Augmentation",
     "receptive_field",
@@ -154,15 +155,9 @@ def test_an_address_that_was_not_filled_in_says_what_to_do(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def shown_run():
-    """The run that the committed notebook shows: its own, or the reference while it has none."""
-    own = REPO / "results" / "notebook"
-    return own if own.is_dir() else REPO / "results" / "reference"
-
-
 def test_the_committed_notebook_shows_a_committed_run():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    run = records.read(shown_run())
+    run = records.read(SHOWN)
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
     assert len(pictures(notebook)) == len(PICTURES)
     assert not holds_widgets(notebook)
@@ -177,16 +172,10 @@ def test_the_committed_notebook_is_small():
     assert NOTEBOOK.stat().st_size < 3_000_000
 
 
-def test_the_committed_notebooks_pictures_are_kept():
-    """Beside its run; or among the README's, where that shows the same run."""
+def test_the_committed_notebooks_pictures_are_kept_beside_its_run():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    folder = shown_run()
-    if folder.name != "notebook":
-        folder = REPO / "Images"
-        if assignment.handed_in() != shown_run():
-            pytest.skip("the pictures of the run that the notebook shows are not kept")
     for picture, name in zip(pictures(notebook), PICTURES, strict=True):
-        assert base64.b64decode(picture) == (folder / f"{name}.png").read_bytes(), name
+        assert base64.b64decode(picture) == (SHOWN / f"{name}.png").read_bytes(), name
 
 
 def test_the_committed_notebook_names_no_folder_of_the_machine_it_ran_on():

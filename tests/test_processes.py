@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tried
+from conftest import free_port, tried
 from small import SETTINGS, fit_small, fork_server, new_network, small_data
 from torch import nn
 
@@ -28,12 +27,6 @@ REPO = Path(__file__).parent.parent
 CONTEXT = fork_server()
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def joined(rank, port, results, work, arguments):
     os.environ |= {
         "RANK": str(rank),
@@ -44,7 +37,11 @@ def joined(rank, port, results, work, arguments):
         "ACCELERATE_USE_CPU": "true",
     }
     torch.set_num_threads(1)
-    results.put((rank, work(rank, *arguments)))
+    try:
+        results.put((rank, work(rank, *arguments)))
+    except BaseException as error:
+        results.put((rank, repr(error)))  # Else the test would wait for it, and not hear why.
+        raise
     torch.distributed.destroy_process_group()
 
 
@@ -59,7 +56,7 @@ def two(work, *arguments):
     found = dict(results.get(timeout=100) for _ in processes)
     for process in processes:
         process.join(60)
-        assert process.exitcode == 0
+        assert process.exitcode == 0, found
     return found[0], found[1]
 
 
