@@ -154,7 +154,7 @@ def test_when_runs_arrive_the_readme_shows_them(repo, capsys):
     assert assignment.handed_in() == repo / "results" / "reference"
     assert set(before) == {
         "results", "networks", "summary", "receptive-field", "log", "validation", "faults",
-        "benchmark", "fast",
+        "benchmark", "accelerate", "fast",
     }  # fmt: skip
     assert "best" not in before["networks"]
 
