@@ -122,9 +122,7 @@ def grad_cam(
     network.eval()
     inputs = _inputs(network, images, mean, std)
     with torch.no_grad():
-        last = network(inputs[:1]).shape[1] - 1
-    if labels.min() < 0 or labels.max() > last:
-        raise UserError(f"labels: must be 0 to {last}, got {labels.min()} to {labels.max()}")
+        _check_range(labels, network(inputs[:1]).shape[1])
     explainer = LayerGradCam(network, network.C4)
     with torch.enable_grad():
         maps = explainer.attribute(
@@ -176,12 +174,15 @@ def check_predictions(labels: Any, probabilities: Any, classes: int | str = "cla
     """
     check_array("labels", labels, ("n",), np.integer)
     check_array("probabilities", probabilities, (len(labels), classes), np.floating)
-    last = probabilities.shape[1] - 1
-    if labels.min() < 0 or labels.max() > last:
-        raise UserError(f"labels: must be 0 to {last}, got {labels.min()} to {labels.max()}")
+    _check_range(labels, probabilities.shape[1])
     # Written so that NaN fails as well; the slack is for rounding.
     if not (probabilities.min() >= 0 and probabilities.max() <= 1.001):
         raise UserError("probabilities: must be 0 to 1, are these logits?")
+
+
+def _check_range(labels: np.ndarray, classes: int) -> None:
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UserError(f"labels: must be 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
 
 
 def check_array(name: str, array: Any, shape: tuple[int | str, ...], kind: type) -> None:

@@ -37,9 +37,8 @@ WATCH = """() => {
 }"""
 """Keeps what is to be seen only while the notebook runs."""
 
-BEGUN = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(
-  prompt => /[0-9*]/.test(prompt.innerText)
-)"""
+KERNEL_IS_IDLE = '.jp-StatusBar-TextItem:has-text("| Idle")'
+"""The notebook's own indicator says so too, but before there is a kernel as well; cells are then not run."""
 
 ENDED = """() => {
   const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.innerText);
@@ -142,15 +141,10 @@ def run_all(browser, lab, name):
     address, _ = lab
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.goto(f"{address}/lab/tree/{name}?reset")
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
+    page.wait_for_selector(KERNEL_IS_IDLE, timeout=60_000)
     page.evaluate(WATCH)
-    for _ in range(5):  # On a busy machine the menu may be there before what it sets off.
-        page.click('.lm-MenuBar-itemLabel:text-is("Run")')
-        page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
-        if waited_for(page, BEGUN, 15):
-            break
-        if (accept := page.locator(".jp-Dialog .jp-mod-accept")).count():  # Which kernel: the first.
-            accept.click()
+    page.click('.lm-MenuBar-itemLabel:text-is("Run")')
+    page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
     if not waited_for(page, ENDED, 150):
         pytest.fail(f"the notebook did not come to an end: {page.evaluate(LOOK)}")
     return page
