@@ -211,10 +211,10 @@ def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
     results = REPO / "results"
     report = bench.read_report(results / "bench.json")
     ours = [
-        plots.Mark(name, count_parameters(build(name)), *claims.accuracy(runs))
+        plots.Point(name, count_parameters(build(name)), *claims.accuracy(runs))
         for name, runs in claims.read_networks(results).items()
     ]
-    public = [plots.Mark(*mark[:3]) for mark in claims.read_marks(results / "public.csv")]
+    public = [plots.Point(*mark[:3]) for mark in claims.read_marks(results / "public.csv")]
     figures = {
         **_run_figures(run, data),
         "accuracy": plots.plot_accuracy(ours, public, audit.PARAMETER_LIMIT, audit.ACCURACY_LIMIT),

@@ -92,7 +92,9 @@ def _check_whole(run: Run) -> None:
             _told([run], tell)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         path, reason = run.folder / records.SETTINGS, f"{type(error).__name__}: {error}"
-        raise UserError(f"{path} does not say what a run's record must ({reason}): train it again") from error
+        raise UserError(
+            f"{path} does not say what a run's record must ({reason}): git restore it, or train again"
+        ) from error
     records.load_weights(run.folder, build(settings.model))
 
 

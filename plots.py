@@ -25,7 +25,7 @@ LABEL_GAP = 0.45  # percent between the accuracies that labels stand at
 MARKERS = 25  # on a line, about, however many epochs there are
 
 
-class Mark(NamedTuple):
+class Point(NamedTuple):
     """A network among others: its size, and its test accuracy in percent."""
 
     name: str
@@ -117,7 +117,7 @@ def plot_scaling(scaling: Mapping[str, Mapping[int, float]], machine: str) -> No
 
 @styled
 def plot_accuracy(
-    ours: Sequence[Mark], public: Sequence[Mark], parameter_limit: int, accuracy_limit: float
+    ours: Sequence[Point], public: Sequence[Point], parameter_limit: int, accuracy_limit: float
 ) -> NotebookFigure:
     """Draw test accuracy on CIFAR-10 against parameters, our networks and those of others.
 
@@ -159,7 +159,7 @@ def plot_accuracy(
     return figure
 
 
-def _label(axes: Axes, marks: Sequence[Mark], color: str, align: str) -> None:
+def _label(axes: Axes, marks: Sequence[Point], color: str, align: str) -> None:
     """Write names and accuracies on one side of the marks, higher where one would cover another."""
     lowest = -np.inf
     side = -1 if align == "right" else 1

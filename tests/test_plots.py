@@ -79,11 +79,11 @@ def test_scaling_needs_something_to_draw(scaling):
 # Accuracy
 
 
-OURS = [plots.Mark("reference", 174_352, 89.28), plots.Mark("best", 197_808, 93.1, 0.12)]
+OURS = [plots.Point("reference", 174_352, 89.28), plots.Point("best", 197_808, 93.1, 0.12)]
 PUBLIC = [
-    plots.Mark("one", 176_122, 93.57),
-    plots.Mark("a name that is long", 163_744, 87.04),
-    plots.Mark("three", 126_000, 87.02),
+    plots.Point("one", 176_122, 93.57),
+    plots.Point("a name that is long", 163_744, 87.04),
+    plots.Point("three", 126_000, 87.02),
 ]
 
 
