@@ -20,7 +20,7 @@ run: .venv/installed
 	@# Text in one piece, and without the runner's notes: small enough to commit as S9.ipynb.
 	@$(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --inplace "$(RUN_DIR)/S9.ipynb" \
 		--CoalesceStreamsPreprocessor.enabled=True --ClearMetadataPreprocessor.enabled=True \
-		--ClearMetadataPreprocessor.preserve_nb_metadata_mask='{"kernelspec", "accelerator", "colab"}' \
+		--ClearMetadataPreprocessor.preserve_nb_metadata_mask='{"kernelspec", "language_info", "accelerator", "colab"}' \
 		--ClearMetadataPreprocessor.preserve_cell_metadata_mask='{"scrolled"}'
 	@echo "The executed notebook, the log, the weights and the figures are in $(RUN_DIR)"
 

@@ -81,7 +81,8 @@ def handed_in() -> Path:
 def print_audit(run: Run) -> int:
     """Audits the run's network, the live transforms and the run's records; 0 if all is met, else 1."""
     network = build(run.settings.model)
-    checks = audit.audit(network, dataset.train_transform(probability=run.settings.augmentation), run)
+    how = {"probability": run.settings.augmentation, "shift": run.settings.shift}
+    checks = audit.audit(network, dataset.train_transform(**how), run)
     print(audit.format_checks(checks))
     return 0 if all(check.met for check in checks) else 1
 
@@ -110,7 +111,8 @@ def qna(run: Run) -> str:
         ),
         ("The output of torchsummary", _fenced(summary(network))),
         (
-            f"The code of the three Albumentations transforms; probability is {run.settings.augmentation:g}",
+            "The code of the three Albumentations transforms; "
+            f"probability is {run.settings.augmentation:g}, shift {run.settings.shift:g}",
             _fenced(transforms, "python"),
         ),
         (f"The training log, with a test after each epoch{_caution(run)}", _fenced(run.log)),
@@ -228,7 +230,9 @@ def _run_figures(run: Run, data: dataset.Data) -> dict[str, style.NotebookFigure
     """The notebook's pictures, of a run."""
     network = build(run.settings.model)
     records.load_weights(run.folder, network)
-    augmentations = dataset.augmentations_alone(data.mean, run.settings.seed, run.settings.augmentation)
+    augmentations = dataset.augmentations_alone(
+        data.mean, run.settings.seed, run.settings.augmentation, run.settings.shift
+    )
     images, labels, classes, name = data.test_images, data.test_labels, data.classes, data.name
     probabilities = utils.probabilities(network, data)
     return {

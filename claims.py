@@ -93,7 +93,7 @@ def _check_whole(run: Run) -> None:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         path, reason = run.folder / records.SETTINGS, f"{type(error).__name__}: {error}"
         raise UserError(
-            f"{path} does not say what a run's record must ({reason}): git restore it, or train again"
+            f"{path} does not say what a run's record must ({reason}): {records.DAMAGED}"
         ) from error
     records.load_weights(run.folder, build(settings.model))
 

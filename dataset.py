@@ -230,11 +230,16 @@ def _digits() -> Data:
 
 
 def train_transform(
-    mean: Sequence[float] = MEAN, std: Sequence[float] = STD, probability: float = 0.5
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+    probability: float = 0.5,
+    shift: float = 0.0625,
 ) -> A.Compose:
     """The assignment's three augmentations, then Normalize and ToTensorV2; takes a uint8 image (32, 32, 3).
 
     probability: of ShiftScaleRotate and of CoarseDropout, each, in 0..1.
+    shift: the farthest to each side, in parts of the side, in 0..1. Albumentations cuts it to whole pixels,
+    towards 0: 1/16 of 32 pixels means -1, 0 or 1, and 0 half the time; 1/8 means -3 to 3.
     mean, std: the training set's, per channel, in 0..1. The hole is filled with the mean in the image's own
     range, 0..255, rounded: Albumentations would cut the fraction off, and would take 0.49 for black.
 
@@ -246,7 +251,7 @@ def train_transform(
     return A.Compose(
         [
             A.HorizontalFlip(p=0.5),
-            _shift_scale_rotate(probability),
+            _shift_scale_rotate(probability, shift),
             A.CoarseDropout(
                 num_holes_range=(1, 1),
                 hole_height_range=hole,
@@ -260,14 +265,14 @@ def train_transform(
     )
 
 
-def _shift_scale_rotate(probability: float) -> A.ShiftScaleRotate:
-    if not isinstance(probability, int | float) or not 0 <= probability <= 1:
-        raise UserError(f"augmentation probability {probability!r} makes no sense: give one in 0..1")
-    # Albumentations cuts shifts to whole pixels, towards 0: 1/16 of 32 means -1, 0 or 1, and 0 half the time.
+def _shift_scale_rotate(probability: float, shift: float) -> A.ShiftScaleRotate:
+    for name, value in (("probability", probability), ("shift", shift)):
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise UserError(f"augmentation {name} {value!r} makes no sense: give one in 0..1")
     with warnings.catch_warnings():  # Albumentations 2 notes that Affine can do this too.
         warnings.filterwarnings("ignore", message="ShiftScaleRotate is a special case of Affine")
         return A.ShiftScaleRotate(
-            shift_limit=0.0625,
+            shift_limit=shift,
             scale_limit=0.1,
             rotate_limit=15,
             border_mode=cv2.BORDER_REFLECT_101,
@@ -276,17 +281,18 @@ def _shift_scale_rotate(probability: float) -> A.ShiftScaleRotate:
 
 
 def augmentations_alone(
-    mean: Sequence[float] = MEAN, seed: int = 0, probability: float = 0.5
+    mean: Sequence[float] = MEAN, seed: int = 0, probability: float = 0.5, shift: float = 0.0625
 ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """To look at: by name, what train_transform does to a uint8 image, still uint8 (32, 32, 3) after it.
 
-    Nothing; each augmentation alone and always; all as in training (probability: see train_transform).
+    Nothing; each augmentation alone and always; all as in training (probability, shift: see
+    train_transform).
 
     Raises UserError for a mean out of 0..1 or a seed below 0.
     """
-    together = A.Compose(train_transform(mean, probability=probability).transforms[:-2])
+    together = A.Compose(train_transform(mean, probability=probability, shift=shift).transforms[:-2])
     examples: dict[str, A.Compose] = {"Original": A.Compose([])}
-    for step in train_transform(mean).transforms[:-2]:
+    for step in train_transform(mean, shift=shift).transforms[:-2]:
         step.p = 1.0
         examples[type(step).__name__] = A.Compose([step])
     examples["All, as in training"] = together

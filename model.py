@@ -182,11 +182,12 @@ def output(channels: int, classes: int) -> nn.Sequential:
 
 
 class BestNet(nn.Module):
-    """The most accurate network here below the assignment's limit: C1 C2 C3 C4 O, 197,808 parameters.
+    """The most accurate network here below the assignment's limit: C1 C2 C3 C4 O, 199,856 parameters.
 
-    The reference's skeleton, 32 to 30 to 15 to 8 pixels: late to shrink, it computes more with the same
-    parameters than a network that halves the map in C1. Dense convolutions up to C4, which are quicker than
-    separable ones for their worth, then two separable units, which buy width where the map is small.
+    The reference's skeleton, 32 to 30 to 15 pixels, but then to 13 by dilation, where the reference halves
+    the map again: three fifths of the parameters lie there and behind, and are worth more on more pixels.
+    Dense convolutions up to C4, which are quicker than separable ones for their worth, then two separable
+    units, which are wide for few parameters.
     """
 
     def __init__(self, classes: int = 10) -> None:
@@ -194,24 +195,24 @@ class BestNet(nn.Module):
         self.C1 = nn.Sequential(
             ResidualUnit(3, 16, nn.SiLU),
             ResidualUnit(16, 16, nn.SiLU),
-            ResidualUnit(16, 16, nn.SiLU, dilation=2),
+            ResidualUnit(16, 32, nn.SiLU, dilation=2),
         )
         self.C2 = nn.Sequential(
-            ResidualUnit(16, 32, nn.SiLU),
+            ResidualUnit(32, 32, nn.SiLU),
             ResidualUnit(32, 32, nn.SiLU),
             ResidualUnit(32, 48, nn.SiLU, stride=2),
         )
         self.C3 = nn.Sequential(
             ResidualUnit(48, 48, nn.SiLU),
             ResidualUnit(48, 48, nn.SiLU),
-            ResidualUnit(48, 64, nn.SiLU, stride=2),
+            ResidualUnit(48, 64, nn.SiLU, dilation=2),
         )
         self.C4 = nn.Sequential(
-            ResidualUnit(64, 64, nn.SiLU),
+            ResidualUnit(64, 64, nn.SiLU, dilation=2, padding=2),
             SeparableUnit(64, 64),
-            SeparableUnit(64, 96),
+            SeparableUnit(64, 72),
         )
-        self.O = output(96, classes)
+        self.O = output(72, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, classes) of normalised images (batch, 3, height, width)."""

@@ -35,6 +35,7 @@ SETTINGS, HISTORY, LOG, WEIGHTS, CHECKPOINT = (
     "weights.safetensors",
     "checkpoint.pt",
 )
+DAMAGED = "git restore it, or train again"
 PACKAGES = ("torch", "torchvision", "albumentations", "opencv-python-headless", "numpy", "accelerate")
 
 
@@ -242,7 +243,7 @@ def read_history(path: Path) -> list[Epoch]:
             raise ValueError("its numbers are not written as a run writes them")
         return history
     except (OSError, ValueError, TypeError, IndexError, csv.Error) as error:
-        raise UserError(f"{path} is no history of a run ({error}): git restore it, or train again") from error
+        raise UserError(f"{path} is no history of a run ({error}): {DAMAGED}") from error
 
 
 def _read_settings(folder: Path) -> tuple[Settings, dict]:
@@ -264,7 +265,7 @@ def read(folder: Path) -> Run:
     try:
         log = (folder / LOG).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder / LOG} cannot be read ({error}): git restore it, or train again") from error
+        raise UserError(f"{folder / LOG} cannot be read ({error}): {DAMAGED}") from error
     return Run(folder, settings, facts, read_history(folder / HISTORY), log)
 
 
@@ -278,9 +279,7 @@ def load_weights(folder: Path, network: nn.Module) -> None:
     try:
         weights = safetensors.torch.load_file(path)
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise UserError(
-            f"{path} cannot be read as weights ({error}): git restore it, or train again"
-        ) from error
+        raise UserError(f"{path} cannot be read as weights ({error}): {DAMAGED}") from error
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if {name: tensor.shape for name, tensor in weights.items()} != expected:
         raise UserError(f"{path} holds the weights of another network than {type(network).__name__}")

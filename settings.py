@@ -26,6 +26,8 @@ class Settings:
     label_smoothing: float = 0.1
     augmentation: float = 0.5
     """Probability of ShiftScaleRotate and of CoarseDropout, each; HorizontalFlip keeps its half."""
+    shift: float = 0.0625
+    """Farthest that ShiftScaleRotate moves an image, in parts of its side."""
     first_size: int = 32
     """Side of the training images in the first epochs, in pixels; it grows to 32 as image_size() says."""
     seed: int = 0
@@ -48,6 +50,7 @@ class Settings:
             ("weight_decay", 0, 1),
             ("label_smoothing", 0, 1),
             ("augmentation", 0, 1),
+            ("shift", 0, 1),
             ("first_size", 8, 32),
             ("seed", 0, 2**63 - 1),
         ):
@@ -69,13 +72,14 @@ PRESETS = {
     "reference": Settings(),
     "best": Settings(
         model="best",
-        epochs=100,
+        epochs=72,
         batch_size=256,
         learning_rate=0.4,
-        bias_rate=16,
-        weight_decay=1e-3,
-        augmentation=0.3,
-        first_size=16,
+        bias_rate=4,
+        weight_decay=5e-4,
+        augmentation=0.5,
+        shift=0.125,
+        first_size=20,
     ),
     "dilated": Settings(
         model="dilated",

@@ -101,6 +101,7 @@ def make_parser() -> CommandParser:
         ("weight_decay", float, "on kernels, not on norms"),
         ("label_smoothing", float, "0 to 1"),
         ("augmentation", float, "probability of ShiftScaleRotate and of CoarseDropout, each"),
+        ("shift", float, "farthest that ShiftScaleRotate moves an image, in parts of its side"),
         ("first_size", int, "side of the first epochs' training images, which grow to 32 pixels"),
         ("seed", int, "decides the first weights, the order and the augmentations"),
     ):

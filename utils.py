@@ -231,7 +231,7 @@ def fit(
     accelerator = make_accelerator(device, precision)
     device, processes = accelerator.device, accelerator.num_processes
     workers = default_workers(device) if workers is None else workers
-    transform = train_transform(data.mean, data.std, settings.augmentation)
+    transform = train_transform(data.mean, data.std, settings.augmentation, settings.shift)
     part = {"process": accelerator.process_index, "processes": processes}
     train_loader, test_loader = loaders(
         data, settings.batch_size, settings.seed, workers, device, transform, **part

@@ -273,16 +273,16 @@ def test_the_limit_itself_is_too_many_to_hand_in(count, allowed, run, monkeypatc
 
 @pytest.mark.parametrize("model", ["reference", "best", "dilated"])
 def test_every_other_network_has_its_answers(model, tmp_path):
-    run = make_run(tmp_path, model=model, augmentation=0.3)
+    run = make_run(tmp_path, model=model, augmentation=0.3, shift=0.125)
     answers = assignment.qna(run)
     assert f"model.py; the network is {type(build(model)).__name__}\n" in answers
     assert summary(build(model)) in answers
-    assert "transforms; probability is 0.3\n" in answers
+    assert "transforms; probability is 0.3, shift 0.125\n" in answers
 
 
 @pytest.mark.parametrize("command", ["qna", "readme", "figures"])
 def test_weights_of_another_network_are_one_line(command, repo, tmp_path, refused):
-    folder = make_run(tmp_path / "run", build("dilated"), model="best").folder
+    folder = make_run(tmp_path / "run", build("reference"), model="best").folder
     assert "holds the weights of another network than BestNet" in refused(
         assignment, command, "--run", folder
     )

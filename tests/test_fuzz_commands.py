@@ -76,6 +76,7 @@ TRAIN_BAD = {
     "--weight-decay": numbers_but(float, 0, 1),
     "--label-smoothing": numbers_but(float, 0, 1),
     "--augmentation": numbers_but(float, 0, 1),
+    "--shift": numbers_but(float, 0, 1),
     "--first-size": numbers_but(int, 8, 32),
     "--seed": numbers_but(int, 0, 2**63 - 1),
     "--workers": st.integers(257, 10**9).map(str) | numbers_but(int, 0, 256),

@@ -111,6 +111,13 @@ NO_CHANNELS = st.one_of(
         st.tuples(st.just(test_transform), st.just((0.5, 0.5, 0.5)), st.just((0.2, 0.0, 0.2))),
         st.tuples(st.just(train_transform), st.just((0.5, 0.5, 0.5)), st.just((0.2, 0.2, 0.2)), BAD_CHANNEL),
         st.tuples(
+            st.just(train_transform),
+            st.just((0.5, 0.5, 0.5)),
+            st.just((0.2, 0.2, 0.2)),
+            st.just(0.5),
+            BAD_CHANNEL,
+        ),
+        st.tuples(
             st.just(augmentations_alone), st.just((0.5, 0.5, 0.5)), st.integers(max_value=-1) | NO_WHOLE
         ),
     )

@@ -67,6 +67,7 @@ SENSELESS = {
     "weight_decay": st.floats(max_value=-0.1) | st.floats(1.1) | st.just(float("nan")),
     "label_smoothing": st.floats(max_value=-0.1) | st.floats(1.1) | st.just(float("nan")),
     "augmentation": st.floats(max_value=-0.1) | st.floats(1.1) | st.just(float("nan")),
+    "shift": st.floats(max_value=-0.1) | st.floats(1.1) | st.just(float("nan")),
     "first_size": st.integers(max_value=7) | st.integers(33),
     "seed": st.integers(max_value=-1) | st.integers(2**63),
     "dataset": WORDS.filter(lambda word: word not in ("cifar10", "digits")) | st.just("auto"),

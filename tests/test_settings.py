@@ -53,6 +53,7 @@ def test_an_unknown_preset_is_named():
         {"weight_decay": -1e-4},
         {"label_smoothing": 1.1},
         {"augmentation": -0.1},
+        {"shift": 1.5},
         {"first_size": 33},
         {"seed": -1},
     ],

@@ -64,6 +64,7 @@ def test_resume_goes_on_only_where_told(tmp_path, refused):
         (["--workers", "-2", "--dataset", "digits"], "-2 workers make no sense"),
         (["--seed", "-1"], "--seed -1 makes no sense"),
         (["--augmentation", "1.5"], "--augmentation 1.5 makes no sense"),
+        (["--shift", "-0.1"], "--shift -0.1 makes no sense"),
         (["--first-size", "4"], "--first-size 4 makes no sense"),
         (
             ["--preset", "dilated", "--first-size", "24", "--dataset", "digits"],

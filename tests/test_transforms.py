@@ -92,7 +92,7 @@ def test_only_that_one_warning_is_silenced(monkeypatch):
 
     monkeypatch.setattr(A, "ShiftScaleRotate", warning)
     with pytest.warns(UserWarning, match="fill_value"):
-        dataset._shift_scale_rotate(0.5)
+        dataset._shift_scale_rotate(0.5, 0.0625)
 
 
 def test_flip_is_the_exact_mirror_image():
@@ -149,7 +149,20 @@ def test_shift_scale_rotate_stays_within_its_limits():
     shifts = np.array([one["matrix"] @ centre - centre for one in drawn])[:, :2]
     assert -15 <= angles.min() < -14.8 and 14.8 < angles.max() <= 15
     assert 0.9 <= scales.min() < 0.902 and 1.098 < scales.max() <= 1.1
-    assert set(shifts.round(6).ravel() + 0.0) == {-1, 0, 1}  # whole pixels: see _shift_scale_rotate
+    assert set(shifts.round(6).ravel() + 0.0) == {-1, 0, 1}  # whole pixels: see train_transform
+
+
+def test_an_eighth_of_the_side_shifts_by_up_to_three_pixels():
+    step = train_transform(shift=0.125).transforms[1]
+    centre = np.array([15.5, 15.5, 1])
+    drawn = [step.get_params_dependent_on_data({"shape": (32, 32, 3)}, {}) for _ in range(2_000)]
+    shifts = np.array([one["matrix"] @ centre - centre for one in drawn])[:, :2].round(6) + 0.0
+    values, counts = np.unique(shifts, return_counts=True)
+    assert values.tolist() == [-3, -2, -1, 0, 1, 2, 3]
+    low, high = binom.interval(0.9999, shifts.size, 1 / 8)
+    assert all(
+        low <= count <= high for count in counts[values != 0]
+    )  # 0 is twice as likely: cut from both sides
 
 
 def test_shift_scale_rotate_moves_pixels_as_far_as_it_should():

@@ -135,12 +135,13 @@ def test_images_grow_as_the_settings_say(data, tmp_path, monkeypatch):
     assert sizes == [24] * 3 + [28] * 3 + [32] * 3
 
 
-def test_the_augmentations_probability_is_the_settings(data, tmp_path, monkeypatch):
+def test_the_augmentations_probability_and_shift_are_the_settings(data, tmp_path, monkeypatch):
     made = []
     transform = utils.train_transform
     monkeypatch.setattr(utils, "train_transform", lambda *given: made.append(transform(*given)) or made[-1])
-    fit(data, tmp_path / "run", settings=replace(SETTINGS, augmentation=0.25))
+    fit(data, tmp_path / "run", settings=replace(SETTINGS, augmentation=0.25, shift=0.2))
     assert [step.p for step in the_three(made[0])] == [0.5, 0.25, 0.25]
+    assert the_three(made[0])[1].shift_limit_x == (-0.2, 0.2)
 
 
 def test_label_smoothing_changes_what_is_learnt(data, tmp_path):
