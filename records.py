@@ -3,7 +3,7 @@
 settings.json         Settings, and the facts of the run: data, device, precision, versions, commit
 history.csv           one row an epoch (Epoch)
 log.txt               the log as it was printed
-weights.safetensors   the network after the last epoch, float32
+weights.safetensors   the network after the last epoch, float32, and in its metadata the name of its class
 checkpoint*.pt        all that a resumed run needs (see checkpoints.py); no evidence, git ignores them
 """
 
@@ -190,7 +190,9 @@ def write(run: Run, network: nn.Module) -> None:
     replace(run.folder / HISTORY, format_history(run.history).encode())
     replace(run.folder / LOG, run.log.encode())
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    replace(run.folder / WEIGHTS, safetensors.torch.save(weights))
+    # Two networks may have weights of the same names and shapes, and yet compute different things.
+    metadata = {"network": type(network).__name__}
+    replace(run.folder / WEIGHTS, safetensors.torch.save(weights, metadata))
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -277,10 +279,16 @@ def load_weights(folder: Path, network: nn.Module) -> None:
     """
     path = folder / WEIGHTS
     try:
-        weights = safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, "pt") as file:
+            named = (file.metadata() or {}).get("network", "")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary.
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} cannot be read as weights ({error}): {DAMAGED}") from error
+    needed = type(network).__name__
+    if named != needed:
+        other = named if named.isidentifier() else "a network without a name"
+        raise UserError(f"{path} holds the weights of {other}, not of {needed}: name a run of {needed}")
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if {name: tensor.shape for name, tensor in weights.items()} != expected:
-        raise UserError(f"{path} holds the weights of another network than {type(network).__name__}")
+        raise UserError(f"{path} holds the weights of another {needed} than the one here: {DAMAGED}")
     network.load_state_dict(weights)

@@ -282,10 +282,9 @@ def test_every_other_network_has_its_answers(model, tmp_path):
 
 @pytest.mark.parametrize("command", ["qna", "readme", "figures"])
 def test_weights_of_another_network_are_one_line(command, repo, tmp_path, refused):
-    folder = make_run(tmp_path / "run", build("reference"), model="best").folder
-    assert "holds the weights of another network than BestNet" in refused(
-        assignment, command, "--run", folder
-    )
+    folder = make_run(tmp_path / "run", build("dilated"), model="best").folder
+    line = refused(assignment, command, "--run", folder)
+    assert "holds the weights of DilatedNet, not of BestNet" in line
     assert not (folder / "QnA.md").exists()
 
 

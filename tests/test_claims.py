@@ -86,7 +86,7 @@ def test_every_seed_stands_once_in_the_folder_of_its_number(first, second, tmp_p
         ({"dataset": "digits"}, "is no run on CIFAR-10's test set"),
         ({"validation": True}, "is no run on CIFAR-10's test set"),
         ({"epochs": 4}, r"holds 3 of 4 epochs: train on with --resume"),
-        ({"network": build("dilated")}, "holds the weights of another network than S9Net"),
+        ({"network": build("dilated")}, "holds the weights of DilatedNet, not of S9Net"),
         ({"facts": {"data": FACTS["data"]}}, "does not say what a run's record must .*'threads'"),
         ({"facts": FACTS | {"versions": "new"}}, "does not say what a run's record must .*AttributeError"),
         ({"facts": FACTS | {"data": {"test": "many"}}}, "does not say what a run's record must .*ValueError"),

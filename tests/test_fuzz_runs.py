@@ -114,8 +114,11 @@ BAD_HISTORY = st.one_of(
     ),
 )
 BAD_LOG = GONE | st.binary(max_size=20).map(lambda content: content + b"\xff")
-WHOLE = safetensors.torch.save(build("reference").state_dict())
-OTHERS = [safetensors.torch.save(build(name).state_dict()) for name in ("best", "fast")]
+WHOLE = safetensors.torch.save(build("reference").state_dict(), {"network": "S9Net"})
+OTHERS = [
+    safetensors.torch.save(build(name).state_dict(), {"network": called})
+    for name, called in (("best", "BestNet"), ("fast", "S9Net"), ("reference", "BestNet"))
+]
 BAD_WEIGHTS = st.one_of(
     GONE,
     st.binary(max_size=60),

@@ -2,11 +2,12 @@ import json
 import os
 
 import pytest
+import safetensors.torch
 import torch
 
 import records
 from errors import UserError
-from model import build
+from model import BestNet, build
 from records import Epoch, Run
 from settings import Settings
 
@@ -139,13 +140,38 @@ def test_settings_of_the_wrong_type_are_named(run):
         records.read(run.folder)
 
 
-def test_weights_of_another_network_are_refused_and_change_nothing(run):
-    records.write(run, torch.nn.Sequential(torch.nn.Linear(3, 2)))
-    network = build("reference")
+class SameWeights(BestNet):
+    """Has weights of the same names and shapes."""
+
+
+def narrower():
+    network = BestNet()
+    network.O[-1] = torch.nn.Conv2d(24, 10, 1, bias=False)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (SameWeights, "holds the weights of SameWeights, not of BestNet: name a run of BestNet"),
+        (narrower, "holds the weights of another BestNet than the one here"),
+    ],
+)
+def test_weights_of_another_network_are_refused_and_change_nothing(run, other, message):
+    records.write(run, other())
+    network = BestNet()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with pytest.raises(UserError, match="weights of another network than S9Net"):
+    with pytest.raises(UserError, match=message):
         records.load_weights(run.folder, network)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"made by": "another"}, {"network": "S9Net\nand a line"}])
+def test_weights_without_the_name_of_their_network_are_refused(run, metadata):
+    path = run.folder / records.WEIGHTS
+    path.write_bytes(safetensors.torch.save(build("reference").state_dict(), metadata))
+    with pytest.raises(UserError, match="weights of a network without a name, not of S9Net"):
+        records.load_weights(run.folder, build("reference"))
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty", "text"])
