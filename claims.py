@@ -188,9 +188,14 @@ def _commands(runs: Sequence[Run]) -> str:
         like_first = run._replace(settings=replace(run.settings, seed=first.settings.seed))
         if run is not first and command_line(like_first) == command_line(first):
             command = f"--seed {run.settings.seed}"
-        epochs = [str(part["epoch"]) for part in run.facts.get("resumed", [])]
-        texts.append(f"`{command}`" + (f" (`--resume` from epoch {', '.join(epochs)} on)" if epochs else ""))
+        stretches = [_stretch(part) for part in run.facts.get("resumed", [])]
+        texts.append(f"`{command}`" + (f" (`--resume` {'; '.join(stretches)})" if stretches else ""))
     return ", ".join(texts)
+
+
+def _stretch(part: dict) -> str:
+    threads = f", `OMP_NUM_THREADS={part['threads']}`" if "threads" in part else ""
+    return f"from epoch {part['epoch']} on{threads}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:

@@ -188,7 +188,7 @@ def test_a_run_that_was_continued_elsewhere_names_all_that_took_part(tmp_path):
     resumed = [
         {"epoch": 61, "precision": "bfloat16", "commit": "def"},
         {"epoch": 90, "python": "3.13.1", "versions": versions | {"torch": "2.10.0"}},
-        {"epoch": 120, "device": "a GPU", "precision": "float32", "commit": "abc"},
+        {"epoch": 120, "device": "a GPU", "threads": 8, "precision": "float32", "commit": "abc"},
     ]
     make_run(tmp_path / "run", facts=FACTS | {"versions": versions, "resumed": resumed})
     results = results_of(tmp_path / "run")
@@ -200,7 +200,9 @@ def test_a_run_that_was_continued_elsewhere_names_all_that_took_part(tmp_path):
         "Python 3.12.0, torch 2.9.0, numpy 2.4.6 (from epoch 90 on: Python 3.13.1, torch 2.10.0)"
     )
     assert results["Code"] == "commit `abc` (from epoch 61 on: `def`; from epoch 120 on: `abc`)"
-    assert results["Command"].endswith("--seed 0` (`--resume` from epoch 61, 90, 120 on)")
+    assert results["Command"].endswith(
+        "--seed 0` (`--resume` from epoch 61 on; from epoch 90 on; from epoch 120 on, `OMP_NUM_THREADS=8`)"
+    )
 
 
 def test_seeds_from_other_machines_are_told_apart(tmp_path):
