@@ -20,8 +20,6 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 from albumentations.pytorch import ToTensorV2
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torchvision.datasets import CIFAR10
 
 import download
@@ -214,6 +212,10 @@ def _checked(data: Data, folder: Path) -> Data:
 
 def _digits() -> Data:
     """Scikit-learn's 1,797 handwritten digits, 8x8 in 17 greys, as 32x32 RGB; a fifth of each to test."""
+    # Here: it takes a second to import, and nothing else needs it.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     greys = (digits.images * (255 / 16)).round().astype(np.uint8)
     large = [

@@ -24,7 +24,6 @@ dependencies = [
     "pyarrow",
     "requests",
     "safetensors",
-    "sklearn",
     "torch",
     "torchsummary",
     "torchvision",

@@ -99,7 +99,7 @@ def test_ratios_say_how_many_times_better_ours_is():
 def test_a_bare_step_is_the_step_without_accelerate(tiny, precision, monkeypatch):
     """Bit for bit: what is timed against Accelerate must do the same work."""
     monkeypatch.setattr(hardware, "_fast_on_cpu", lambda: [precision])
-    batches, weights = bench.ready_batches(tiny, 2)[1], []
+    batches, weights = bench.ready_batches(tiny, 2, 16)[1], []
     for bare in (False, True):
         torch.manual_seed(0)
         trainer = bench.Ours(CPU, bare=bare)

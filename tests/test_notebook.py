@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from filelock import FileLock
 from nbclient import NotebookClient
 
 import records
@@ -59,17 +61,29 @@ def make_origin(origin):
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """S9.ipynb run on the digits for two epochs, from an empty folder, against a clone of these sources."""
-    origin, empty = tmp_path_factory.mktemp("address") / "origin", tmp_path_factory.mktemp("empty")
-    make_origin(origin)
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # The tests may be spread over processes: one runs it for all.
+        shared = shared.parent
+    folder, done = shared / "notebook", shared / "notebook" / "done.ipynb"
+    with FileLock(shared / "notebook.lock"):
+        if not done.exists():
+            folder.mkdir()
+            nbformat.write(execute(folder), done)
+    return nbformat.read(done, as_version=4), folder / "empty" / "S9"
+
+
+def execute(folder):
+    (folder / "empty").mkdir()
+    make_origin(folder / "origin")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    environment = {"S9_REPO_URL": str(origin), "DATASET": "digits", "EPOCHS": "2"}
+    environment = {"S9_REPO_URL": str(folder / "origin"), "DATASET": "digits", "EPOCHS": "2"}
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DATA_DIR", "RUN_DIR", "CIFAR10_DIR"):
             patch.delenv(name, raising=False)
         for name, value in environment.items():
             patch.setenv(name, value)
-        NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(empty)}}).execute()
-    return notebook, empty / "S9"
+        where = {"metadata": {"path": str(folder / "empty")}}
+        return NotebookClient(notebook, timeout=280, resources=where).execute()
 
 
 def test_it_runs_alone_from_top_to_bottom(executed):

@@ -34,14 +34,16 @@ TRAINING = {"utils", "records", "settings", "checkpoints", "faults", "hardware",
 """The two lower layers; everything else composes them."""
 
 
-def imported(path):
-    """Top-level names that a module imports, anywhere in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(path, functions=True):
+    """Top-level names that a module imports: anywhere in it, or not in its functions."""
+    names, nodes = set(), [ast.parse(path.read_text())]
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module.split(".")[0])
+        if functions or not isinstance(node, ast.FunctionDef):
+            nodes.extend(ast.iter_child_nodes(node))
     return names
 
 
