@@ -1,7 +1,6 @@
-"""The README's command of each network, run for its first epochs, gives the losses that are committed.
+"""The README's command of each network, started as a reader would: its first losses are those in the log.
 
-S9_LONG=1 and the real CIFAR-10: half an hour on two cores. All epochs, which take hours, nobody is spared who
-wants to see the last one's accuracy again.
+S9_LONG=1 and the real CIFAR-10: some 20 minutes.
 """
 
 import os
@@ -21,7 +20,6 @@ from model import NETWORKS
 
 REPO = Path(__file__).parent.parent
 EPOCHS = 2
-HARDWARE = ("device", "threads", "precision", "python", "versions")
 
 
 def start_of(command, folder, data):
