@@ -214,7 +214,8 @@ def plot_misclassified(
     title += f"\nShown: {sample}, from the most to the least confident mistake"
     title += "\nUnder each: the classes that the model finds likeliest; green is the true one"
     rows = -(-len(shown) // COLUMNS)
-    figure = new_figure(dataset, title, height=0.8 + 2.45 * rows)
+    # Matplotlib 3.10 would lay a single row of that height out too low.
+    figure = new_figure(dataset, title, height=0.8 + 2.45 * rows if rows > 1 else 3.1)
     cells = figure.subplots(rows, COLUMNS, squeeze=False).flat
     for index, axes in zip(shown, cells, strict=False):
         draw_image(axes, images[index])

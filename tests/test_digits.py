@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 import pytest
+import sklearn.datasets
 from made_data import ARRAYS, assert_same, assert_well_formed, small
 
-import dataset
 from dataset import Data, load
 
 
@@ -39,11 +39,11 @@ def test_digits_are_still_readable(digits):
 
 def test_digits_split_is_fixed_stratified_and_without_overlap(digits, monkeypatch):
     """Seen on digits that show their own number, in base 17, in their four quarters."""
-    bunch = dataset.load_digits()
+    bunch = sklearn.datasets.load_digits()
     numbers = np.arange(len(bunch.target))
     quarters = np.stack([numbers // 17**power % 17 for power in range(4)], 1).reshape(-1, 2, 2)
     bunch.images = quarters.repeat(4, axis=1).repeat(4, axis=2).astype(float)
-    monkeypatch.setattr(dataset, "load_digits", lambda: bunch)
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bunch)
     numbered = load("digits")
     splits = []
     for images, labels in (numbered[2:4], numbered[4:6]):

@@ -46,6 +46,9 @@ class Spoilt(SmallNet):
         return logits
 
 
+Spoilt.__name__ = SmallNet.__name__  # Which is in the weights' file: its run is compared with a SmallNet's.
+
+
 def spoilt(batch, fault):
     torch.manual_seed(1)
     return Spoilt(batch, fault)
