@@ -215,7 +215,7 @@ def plot_misclassified(
     title += "\nUnder each: the classes that the model finds likeliest; green is the true one"
     rows = -(-len(shown) // COLUMNS)
     # Matplotlib 3.10 would lay a single row of that height out too low.
-    figure = new_figure(dataset, title, height=0.8 + 2.45 * rows if rows > 1 else 3.1)
+    figure = new_figure(dataset, title, height=0.8 + 2.45 * rows if rows > 1 else 3.15)
     cells = figure.subplots(rows, COLUMNS, squeeze=False).flat
     for index, axes in zip(shown, cells, strict=False):
         draw_image(axes, images[index])

@@ -249,8 +249,9 @@ def loaders(
     """
     try:
         device = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"unknown device {device!r}: give one of PyTorch's, such as cpu") from error
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!s} is unknown or not there: give another, such as cpu") from error
     workers = default_workers(device) if workers is None else workers
     if not isinstance(batch_size, int) or batch_size < 1:
         raise UserError(f"batch size {batch_size!r} makes no sense: give 1 or more")

@@ -224,7 +224,8 @@ def test_confusion_and_calibration_from_senseless_predictions(wrong):
 def test_kernels_and_grad_cam_from_senseless_arrays(array):
     if np.shape(array) != (4, 3, 32, 32):  # Large kernels, but kernels.
         assert_user_error(explain.plot_kernels, array, np.zeros((4, 32, 32)), "cifar10")
-    assert_user_error(explain.plot_kernels, np.zeros((4, 3, 3, 3)), array, "cifar10")
+    if np.shape(array) != (4, 32, 32):
+        assert_user_error(explain.plot_kernels, np.zeros((4, 3, 3, 3)), array, "cifar10")
     assert_user_error(analysis.first_layer, S9Net(), array, (0.5,) * 3, (0.5,) * 3)
     assert_user_error(analysis.grad_cam, S9Net(), array, LABELS[:4], (0.5,) * 3, (0.5,) * 3)
 

@@ -1,6 +1,6 @@
 """The README's command of each network, started as a reader would: its first losses are those in the log.
 
-S9_LONG=1 and the real CIFAR-10: some 20 minutes.
+S9_LONG=1 and the real CIFAR-10: some 20 minutes on one core.
 """
 
 import os
@@ -20,6 +20,8 @@ from model import NETWORKS
 
 REPO = Path(__file__).parent.parent
 EPOCHS = 2
+TO_THE_BIT = ("data", "device", "threads", "precision", "python", "versions")
+"""Where these facts are the same, so is the history; elsewhere the sums are rounded otherwise."""
 
 
 def start_of(command, folder, data):
@@ -60,7 +62,10 @@ def test_the_readmes_command_begins_as_the_committed_run_did(name, cifar10_folde
     command = claims.command_line(committed)
     assert command in commands((REPO / "README.md").read_text())
     history = start_of(command, tmp_path / "run", cifar10_folder)
+    again = records.read(tmp_path / "run").facts
+    tolerance = 0 if all(again[fact] == committed.facts[fact] for fact in TO_THE_BIT) else 0.03
     for row, was in zip(history, committed.history, strict=False):
         assert row.learning_rate == was.learning_rate
-        assert row.train_loss == pytest.approx(was.train_loss, rel=0.03)
-        assert row.train_accuracy == pytest.approx(was.train_accuracy, rel=0.03)
+        assert row.train_loss == pytest.approx(was.train_loss, rel=tolerance)
+        assert row.train_accuracy == pytest.approx(was.train_accuracy, rel=tolerance)
+        assert tolerance or row[:-1] == was[:-1]
