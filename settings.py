@@ -83,13 +83,13 @@ PRESETS = {
     ),
     "dilated": Settings(
         model="dilated",
-        epochs=30,
+        epochs=40,
         batch_size=256,
         learning_rate=0.4,
-        bias_rate=16,
-        weight_decay=1e-3,
+        bias_rate=4,
+        weight_decay=5e-4,
         augmentation=0.3,
-        first_size=28,
+        first_size=20,
     ),
     "fast": Settings(
         model="fast",

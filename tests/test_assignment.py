@@ -166,7 +166,7 @@ def test_when_runs_arrive_the_readme_shows_them(repo, capsys):
     assert "**93.20 ± 0.20%**" in parts["results"]
     assert parts["summary"] == f"```\n{summary(build('best'))}\n```"
     assert parts["reference"] == before["results"]
-    assert "| C1.2.convolution | 5 | 32 | 1 | 1 | 13 | 24 | 1 |" in parts["dilated"]
+    assert "| C1.2.convolution | 5 | 32 | 1 | 1 | 9 | 28 | 1 |" in parts["dilated"]
     assert [line.split("]")[0] for line in parts["networks"].splitlines()[2:]] == [
         "| [reference", "| [best", "| [dilated", "| [fast",
     ]  # fmt: skip

@@ -90,7 +90,7 @@ TOGETHER = st.one_of(
     st.tuples(
         st.just("--out"), st.just("run"), st.just("--resume"), st.just("--seed"), st.sampled_from("12")
     ),
-    st.tuples(*map(st.just, ("--model", "dilated", "--first-size")), st.integers(8, 24).map(str)),
+    st.tuples(*map(st.just, ("--model", "dilated", "--first-size")), st.integers(8, 16).map(str)),
     st.tuples(*map(st.just, ("--model", "reference", "--first-size")), st.integers(8, 28).map(str)),
     st.tuples(*map(st.just, ("--device", "cpu", "--precision", "float16"))),
     st.sampled_from([("--resume",), ("--out",), ("--epochs",), ("--evaluate",)]),

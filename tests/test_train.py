@@ -71,8 +71,8 @@ def test_resume_goes_on_only_where_told(tmp_path, refused):
         (["--shift", "-0.1"], "--shift -0.1 makes no sense"),
         (["--first-size", "4"], "--first-size 4 makes no sense"),
         (
-            ["--preset", "dilated", "--first-size", "24", "--dataset", "digits"],
-            "--first-size 24 does not fit the model dilated",
+            ["--preset", "dilated", "--first-size", "16", "--dataset", "digits"],
+            "--first-size 16 does not fit the model dilated",
         ),
         (["--first-size", "64"], "--first-size 64 makes no sense"),
         (["--first-size", "20", "--dataset", "digits"], "--first-size 20 does not fit the model reference"),
