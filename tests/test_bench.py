@@ -60,7 +60,9 @@ def test_an_unwritable_report_is_named_before_anything_is_measured(refused, monk
     monkeypatch.setattr(dataset, "load", lambda *_: pytest.fail("it began"))
     (tmp_path / "file").write_text("kept")
     assert "cannot write to" in refused(bench, "--json", tmp_path / "file" / "bench.json")
-    assert "is a folder: name a file" in refused(bench, "--json", tmp_path)
+    for folder in (tmp_path, ".", "/"):
+        assert "is a folder: name a file" in refused(bench, "--json", folder)
+    assert "cannot write to" in refused(bench, "--json", tmp_path / ("x" * 300))
     assert [path.read_text() for path in tmp_path.iterdir()] == ["kept"]
 
 
