@@ -4,7 +4,7 @@ The real CIFAR-10 is found through the environment variable CIFAR10_DIR. Tests t
 that is not set; for all others it is as if it were not.
 
 S9_LONG=1 tries the faults many times more, and ten times as many fuzz examples, other ones each time; if all
-tests pass, what was tried goes into results/faults.json.
+tests run and pass, what was tried goes into results/faults.json.
 
 Tests may run in several processes (pytest -n); each of those counts what it tried, and the first adds up.
 """
@@ -84,7 +84,7 @@ def pytest_testnodedown(node, error):
         REFUSED[name] = REFUSED.get(name, 0) + count
 
 
-def pytest_terminal_summary(terminalreporter, exitstatus):
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
     if REFUSED:
         total = sum(REFUSED.values())
         terminalreporter.section("fuzz")
@@ -97,7 +97,8 @@ def pytest_terminal_summary(terminalreporter, exitstatus):
     terminalreporter.section("faults tried")
     for (fault, outcome), times in TRIED.items():
         terminalreporter.write_line(f"{times:6,} times  {fault}: {outcome}")
-    if long_tests() and exitstatus == 0:
+    all_run = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
+    if long_tests() and exitstatus == 0 and all_run:
         facts = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), "python": platform.python_version()}
         facts["versions"] = {name: version(name) for name in ("torch", "accelerate", "hypothesis")}
         rows = [

@@ -215,15 +215,16 @@ def test_a_damaged_report_is_named(tmp_path, text):
         bench.read_report(path)
 
 
-def test_a_run_writes_the_report_it_prints(cifar10_folder, tmp_path, capsys, monkeypatch):
+def test_a_run_writes_the_report_it_prints(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench, "ROUNDS", 1)
+    monkeypatch.setattr(dataset, "load", lambda name, folder: tiny.data)
     path = tmp_path / "reports" / "bench.json"
-    arguments = ("--only", "test", "--seconds", 0.001, "--json", path, "--data-dir", cifar10_folder)
+    arguments = ("--only", "test", "--seconds", 0.001, "--json", path)
     bench.main([str(argument) for argument in arguments])
     report = bench.read_report(path)
     assert capsys.readouterr().out.strip() == bench.format_report(report)
     assert [row["name"] for row in report["rows"]] == ["test"]
-    assert report["data"]["train"] == 50_000
+    assert report["data"]["train"] == len(tiny.data.train_images)
 
 
 def test_the_reference_has_dropout_on_the_plain_side_only():
