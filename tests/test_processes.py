@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -168,7 +169,7 @@ def launch(folder, *options, **popen):
     """What `accelerate launch` runs underneath on several GPUs; on CPUs it would itself want MPI."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", str(free_port()), "train.py", "--preset", "fast", "--dataset", "digits"]
+    command += ["--master-port", str(free_port()), "train.py", "--dataset", "digits"]
     command += ["--epochs", "1", "--device", "cpu", "--precision", "float32", "--out", str(folder), *options]
     return subprocess.Popen(
         command,
@@ -186,6 +187,7 @@ def test_a_killed_process_ends_the_job_which_then_resumes(tmp_path):
     for line in process.stdout:
         if line.startswith("Epoch 1"):
             break
+    time.sleep(1)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     victim = max(int(child) for child in children)
     os.kill(victim, signal.SIGKILL)
