@@ -342,10 +342,7 @@ def measure(options: argparse.Namespace) -> dict:
     if not 0 < options.seconds <= 60:
         raise UserError(f"--seconds {options.seconds} makes no sense: give more than 0, up to 60")
     if options.json is not None:
-        if options.json.name:  # "." has none.
-            records.ensure_writable(options.json.parent, options.json.name)
-        if options.json.is_dir():
-            raise UserError(f"--json {options.json} is a folder: name a file")
+        records.ensure_writable(options.json, "bench.json")
     accelerator = make_accelerator(options.device)
     data = dataset.load("cifar10", options.data_dir)
     bench = Bench(data, options.data_dir, accelerator.device, options.seconds)

@@ -39,9 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         require_packages()
         trained = trained_network(options.run, "cpu")
         data = data_at_hand(trained.dataset, options.data_dir)
-        if options.out.is_dir():
-            raise UserError(f"{options.out} is a folder: name a file, such as {options.out / 's9.onnx'}")
-        records.ensure_writable(options.out.parent, options.out.name)
+        records.ensure_writable(options.out, "s9.onnx")
         content = to_onnx(trained)
     except UserError as error:
         parser.error(str(error))

@@ -87,7 +87,7 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
 
     Raises UserError if it cannot be written, or holds a run and `resume` is False or the settings differ.
     """
-    ensure_writable(folder)
+    ensure_writable(folder / WEIGHTS)
     if not resume and ((folder / SETTINGS).exists() or any(folder.glob("checkpoint*.pt"))):
         raise UserError(f"{folder} already holds a run: name another folder, or resume this one (--resume)")
     if (folder / SETTINGS).exists():
@@ -105,15 +105,22 @@ def claim(folder: Path, settings: Settings, resume: bool) -> None:
         left_behind.unlink(missing_ok=True)
 
 
-def ensure_writable(folder: Path, name: str = WEIGHTS) -> None:
-    """Makes the folder if it is not there. Raises UserError if replace() could not write that file there."""
+def ensure_writable(path: Path, example: str = WEIGHTS) -> None:
+    """Makes the folder of a file that replace() is to write. Raises UserError if it could not be written.
+
+    example: a name that such a file might have, for whoever gave a folder in its place.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = _temporary(folder / name)
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: name a file, such as {path / example}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = _temporary(path)
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}): name another output folder") from error
+        raise UserError(
+            f"cannot write to {path.parent} ({error.strerror}): name another output folder"
+        ) from error
 
 
 def collect_facts(data_facts: dict, device: torch.device, precision: str, workers: int) -> dict:

@@ -141,6 +141,7 @@ def _loaded(folder):
         (["--data-dir", "nowhere", "--run", REPO / "results" / "fast"], "data folder nowhere does not exist"),
         (["--run", REPO / "results" / "fast", "--out", "{tmp}"], "is a folder: name a file, such as"),
         (["--run", "{tmp}/run", "--out", "{tmp}/file/s9.onnx"], "cannot write to"),
+        (["--run", "{tmp}/run", "--out", "{tmp}/" + "x" * 300], "cannot write to"),
     ],
 )
 def test_a_mistake_is_one_line(refused, folder, tmp_path, arguments, message):

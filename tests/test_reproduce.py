@@ -20,7 +20,7 @@ from model import NETWORKS
 
 REPO = Path(__file__).parent.parent
 EPOCHS = 2
-TO_THE_BIT = ("data", "device", "threads", "precision", "python", "versions")
+TO_THE_BIT = {"data", *records.SAME_HARDWARE_AND_CODE} - {"commit"}
 """Where these facts are the same, so is the history; elsewhere the sums are rounded otherwise."""
 
 
