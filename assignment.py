@@ -169,9 +169,11 @@ def readme_parts(folder: Path) -> dict[str, str]:
     """The machine-made parts of the README by the name in their markers; `folder`: the run it leads with."""
     results = REPO / "results"
     runs, networks = claims.read_seeds(folder), claims.read_networks(results)
+    shorter = [run for name in ("notebook", "short") for run in claims.read_seeds(results / name)]
     network = build(runs[0].settings.model)
     parts = {
         "results": claims.results_table(runs, REPO),
+        "shorter": claims.runs_table(shorter, REPO),
         "networks": claims.networks_table(networks),
         "summary": _fenced(summary(network)),
         "receptive-field": receptive_field_table(receptive_field(network)),

@@ -2,6 +2,7 @@
 
 results/<network>/          a run folder (see records.py): the network's first seed
 results/<network>/seed-1/   a run of the same settings with seed 1; seed-2 and so on likewise
+results/notebook/, short/   shorter runs of one of them, as long as the notebook's without and with a GPU
 results/validation.csv      what was tried on the validation set (Trial)
 results/public.csv          what others have reached (Mark)
 """
@@ -232,14 +233,35 @@ def networks_table(networks: dict[str, list[Run]]) -> str:
     return _table(header, rows, right=("multiply-adds", "receptive field", "epochs"))
 
 
+def runs_table(runs: Sequence[Run], root: Path) -> str:
+    """Single runs side by side, one row each, as a Markdown table for a page in `root`."""
+    rows = [
+        (
+            _link(run.folder, root),
+            f"{run.settings.epochs}",
+            _accuracy_text([run]),
+            _time([run]),
+            _told([run], _device),
+            _commands([run]),
+        )
+        for run in runs
+    ]
+    header = ("run", "epochs", "test accuracy, last epoch", "time", "device, precision", "command")
+    return _table(header, rows, right=("epochs",))
+
+
+def _link(folder: Path, root: Path) -> str:
+    folder = folder.absolute()
+    address = (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()
+    return f"[`{address}`]({address})"
+
+
 def results_table(runs: Sequence[Run], root: Path) -> str:
     """A network's claim and all that stands behind it, as a Markdown table for a page in `root`."""
     network = build(runs[0].settings.model)
     several = len(runs) > 1
     last = [f"{run.history[-1].test_accuracy:.2f}" for run in runs]
     of_seeds = f", mean and standard deviation of {len(runs)} seeds: {', '.join(last)}" if several else ""
-    folder = runs[0].folder.absolute()
-    folder = (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()
     rows = [
         (
             "Test accuracy after the last epoch",
@@ -255,7 +277,7 @@ def results_table(runs: Sequence[Run], root: Path) -> str:
         ("Versions", _told(runs, _versions)),
         ("Code", f"commit {_told(runs, _commit)}"),
         ("Command", _commands(runs)),
-        ("Records", f"[`{folder}`]({folder})"),
+        ("Records", _link(runs[0].folder, root)),
     ]
     return _table(("", ""), rows)
 

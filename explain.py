@@ -214,8 +214,7 @@ def plot_misclassified(
     title += f"\nShown: {sample}, from the most to the least confident mistake"
     title += "\nUnder each: the classes that the model finds likeliest; green is the true one"
     rows = -(-len(shown) // COLUMNS)
-    # Matplotlib 3.10 would lay a single row of that height out too low.
-    figure = new_figure(dataset, title, height=0.8 + 2.45 * rows if rows > 1 else 3.15)
+    figure = new_figure(dataset, title, height=0.8 + 2.45 * rows)
     cells = figure.subplots(rows, COLUMNS, squeeze=False).flat
     for index, axes in zip(shown, cells, strict=False):
         draw_image(axes, images[index])

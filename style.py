@@ -42,7 +42,7 @@ STYLE = {
 # "default" first: what the user's session has set, such as a dark style, must not leak in.
 styled = matplotlib.style.context(["default", STYLE])
 
-DATASETS = {"cifar10": "CIFAR-10: ", "digits": "DIGITS, not CIFAR-10\n"}  # how titles begin
+TITLES = {"cifar10": "CIFAR-10: ", "digits": "DIGITS, not CIFAR-10\n"}  # how they begin
 
 
 class NotebookFigure(Figure):
@@ -52,6 +52,8 @@ class NotebookFigure(Figure):
     def png(self) -> bytes:
         """The picture; drawn once, so that what is shown and what is saved are the same bytes."""
         picture = io.BytesIO()
+        # A constrained layout settles in its second draw: from the first, text can stick out below.
+        self.draw_without_rendering()
         # Not cropped, so that the width is exact; not signed with a version, which would change the bytes.
         self.savefig(picture, format="png", metadata={"Software": None})
         return picture.getvalue()
@@ -65,11 +67,11 @@ def new_figure(dataset: str, title: str, height: float) -> NotebookFigure:
 
     Raises UserError for another data set.
     """
-    if dataset not in tuple(DATASETS):
-        raise UserError(f"dataset: {dataset!r} is unknown, must be one of {', '.join(DATASETS)}")
+    if dataset not in tuple(TITLES):
+        raise UserError(f"dataset: {dataset!r} is unknown, must be one of {', '.join(TITLES)}")
     figure = NotebookFigure(figsize=(WIDTH, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.12)
-    lines = (DATASETS[dataset] + title).splitlines()
+    lines = (TITLES[dataset] + title).splitlines()
     text = "\n".join(textwrap.fill(line, TITLE_CHARACTERS) for line in lines)
     # Results on the digits must never be taken for CIFAR-10's, so their title is a signboard.
     board = {"facecolor": VERMILLION, "edgecolor": "none", "pad": 5}

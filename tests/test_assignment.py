@@ -153,7 +153,7 @@ def test_when_runs_arrive_the_readme_shows_them(repo, capsys):
     before = assignment.readme_parts(assignment.handed_in())
     assert assignment.handed_in() == repo / "results" / "reference"
     assert set(before) == {
-        "results", "networks", "summary", "receptive-field", "log", "validation", "faults",
+        "results", "shorter", "networks", "summary", "receptive-field", "log", "validation", "faults",
         "benchmark", "accelerate", "fast",
     }  # fmt: skip
     assert "best" not in before["networks"]

@@ -179,6 +179,25 @@ def test_times_are_means_over_the_seeds(tmp_path):
     assert dict(rows_of(claims.results_table(runs[:1], tmp_path)))["Time"] == "2.0 hours, tests included"
 
 
+def test_single_runs_stand_side_by_side(tmp_path):
+    runs = [
+        make_run(tmp_path / "results" / name, accuracies=accuracies)
+        for name, accuracies in (("notebook", (95.0, 88.2)), ("short", (70.0, 80.0, 90.3)))
+    ]
+    command = "python train.py --preset reference --dataset cifar10 --epochs {} --seed 0"
+    assert rows_of(claims.runs_table(runs, tmp_path)) == [
+        (
+            f"[`results/{name}`](results/{name})",
+            f"{epochs}",
+            accuracy,
+            "0 minutes",
+            "a CPU, float32",
+            f"`{command.format(epochs)}`",
+        )
+        for name, epochs, accuracy in (("notebook", 2, "88.20%"), ("short", 3, "90.30%"))
+    ]
+
+
 # Machines
 
 

@@ -1,6 +1,7 @@
 import copy
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ import utils
 from errors import UserError
 from loaders import loaders
 from model import build
-from settings import Settings
+from settings import PRESETS, Settings
+
+REPO = Path(__file__).parent.parent
 
 TRAIN_LINE = re.compile(
     r"Train: Loss=\d+\.\d{4} Batch_id=2 Accuracy=\d+\.\d{2}: 100%\|█{10}\| "
@@ -329,6 +332,13 @@ def test_a_short_run_is_shorter_without_a_gpu(monkeypatch, cuda, mps, epochs):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert hardware.short_run() == epochs
+
+
+@pytest.mark.parametrize(("name", "epochs", "least"), [("notebook", 12, 85), ("short", 24, 90)])
+def test_a_short_run_reaches_what_is_said_of_it(name, epochs, least):
+    run = records.read(REPO / "results" / name)
+    assert run.settings == replace(PRESETS["best"], epochs=epochs)
+    assert run.history[-1].test_accuracy >= least
 
 
 def test_one_accelerator_does_not_bind_the_next():
