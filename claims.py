@@ -123,7 +123,21 @@ def _accuracy_text(runs: Sequence[Run]) -> str:
 
 
 def _time(runs: Sequence[Run]) -> str:
-    return in_words(statistics.mean(sum(row.seconds for row in run.history) for run in runs))
+    """Mean over the seeds, over those on the same hardware where it was not the same for all."""
+    seconds: dict[str, list[float]] = {}
+    for run in runs:
+        seconds.setdefault(_told([run], _device), []).append(sum(row.seconds for row in run.history))
+    return _seed_by_seed(runs, [in_words(statistics.mean(seconds[_told([run], _device)])) for run in runs])
+
+
+def _seed_by_seed(runs: Sequence[Run], texts: Sequence[str]) -> str:
+    """A text for each run, once for all seeds that have the same one."""
+    seeds: dict[str, list[str]] = {}
+    for run, text in zip(runs, texts, strict=True):
+        seeds.setdefault(text, []).append(str(run.settings.seed))
+    if len(seeds) == 1:
+        return next(iter(seeds))
+    return "; ".join(f"seed {', '.join(numbers)}: {text}" for text, numbers in seeds.items())
 
 
 def _told(runs: Sequence[Run], tell: Callable[[dict], list[str]]) -> str:
@@ -132,7 +146,7 @@ def _told(runs: Sequence[Run], tell: Callable[[dict], list[str]]) -> str:
     A run that was continued elsewhere has in "resumed" what changed, and from which epoch on (see
     records.continued); of that, what was not said just before is added in brackets.
     """
-    seeds: dict[str, list[str]] = {}
+    texts = []
     for run in runs:
         facts, said, later = run.facts, tell(run.facts), []
         text = ", ".join(said)
@@ -142,11 +156,8 @@ def _told(runs: Sequence[Run], tell: Callable[[dict], list[str]]) -> str:
             if news := [item for item in now if item not in said]:
                 later.append(f"from epoch {part['epoch']} on: {', '.join(news)}")
             said = now
-        text += f" ({'; '.join(later)})" if later else ""
-        seeds.setdefault(text, []).append(str(run.settings.seed))
-    if len(seeds) == 1:
-        return next(iter(seeds))
-    return "; ".join(f"seed {', '.join(numbers)}: {text}" for text, numbers in seeds.items())
+        texts.append(text + (f" ({'; '.join(later)})" if later else ""))
+    return _seed_by_seed(runs, texts)
 
 
 def _images(run: Run) -> str:

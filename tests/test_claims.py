@@ -198,6 +198,17 @@ def test_single_runs_stand_side_by_side(tmp_path):
     ]
 
 
+def test_times_are_means_over_the_seeds_of_one_machine(tmp_path):
+    for seed, (device, seconds) in enumerate((("a CPU", 3600.0), ("a GPU", 60.0), ("a GPU", 180.0))):
+        folder = tmp_path / "run" / (f"seed-{seed}" if seed else "")
+        run = make_run(folder, accuracies=(90.0, 90.0), seed=seed, facts=FACTS | {"device": device})
+        records.write(
+            run._replace(history=[row._replace(seconds=seconds) for row in run.history]), build("reference")
+        )
+    time = results_of(tmp_path / "run")["Time"]
+    assert time == "seed 0: 2.0 hours; seed 1, 2: 4 minutes a seed, tests included"
+
+
 # Machines
 
 
