@@ -2,6 +2,7 @@ import copy
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -323,6 +324,27 @@ def test_hardware_that_is_not_there_is_named(device, precision, message):
 def test_a_missing_gpu_is_named():
     with pytest.raises(UserError, match="this machine has no cuda device: use --device auto"):
         hardware.make_accelerator("cuda")
+
+
+@pytest.mark.parametrize(
+    ("machine", "mkldnn", "instructions", "onednn", "bfloat16"),
+    [
+        ("x86_64", True, True, True, True),
+        ("AMD64", True, False, True, False),  # AVX512 alone: oneDNN would emulate it, at half the speed
+        ("aarch64", True, False, True, True),
+        ("aarch64", True, False, False, False),
+        ("arm64", False, False, None, False),  # a build without oneDNN lacks its operators
+    ],
+)
+def test_bfloat16_is_for_cpus_that_have_instructions_for_it(
+    monkeypatch, machine, mkldnn, instructions, onednn, bfloat16
+):
+    monkeypatch.setattr(hardware.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: mkldnn)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    supported = {} if onednn is None else {"_is_mkldnn_bf16_supported": lambda: onednn}
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**supported))
+    assert hardware._fast_on_cpu() == (["bfloat16", "float32"] if bfloat16 else ["float32"])
 
 
 @pytest.mark.parametrize(
