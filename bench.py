@@ -39,6 +39,7 @@ from errors import CommandParser, UserError
 from hardware import DEVICES, make_accelerator, precision_of
 from loaders import Loader, loaders
 from model import build, count_multiply_adds
+from optimizer import make_optimizer
 from plain import BATCH_SIZE, Bare, Plain, plain_loaders
 from settings import PRESETS, Settings
 
@@ -100,7 +101,7 @@ class Ours:
         settings, accelerator = Settings(), make_accelerator(device.type)
         self.accelerator = Bare(device, precision_of(accelerator)) if bare else accelerator
         self.network = build(settings.model).to(device, memory_format=torch.channels_last)
-        optimizer, self.scheduler = utils.make_optimizer(self.network, settings, steps=1_000_000)
+        optimizer, self.scheduler = make_optimizer(self.network, settings, steps=1_000_000)
         self.prepared, self.optimizer = self.accelerator.prepare(nn.Sequential(self.network), optimizer)
 
     def steps(self, batches: list | Loader) -> None:

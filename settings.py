@@ -22,6 +22,9 @@ class Settings:
     """The peak of the one-cycle schedule."""
     bias_rate: float = 1.0
     """Learning rate of the biases, of norms above all, in units of the kernels'."""
+    muon_rate: float = 0.0
+    """Peak rate of Muon, which then trains the kernels in front of a norm: the part of its length that one
+    turns by in a step. 0: SGD trains all."""
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     augmentation: float = 0.5
@@ -47,6 +50,7 @@ class Settings:
             ("batch_size", 1, 50_000),
             ("learning_rate", 0, 100),
             ("bias_rate", 0, 1_000),
+            ("muon_rate", 0, 1),
             ("weight_decay", 0, 1),
             ("label_smoothing", 0, 1),
             ("augmentation", 0, 1),

@@ -98,6 +98,7 @@ def make_parser() -> CommandParser:
         ("batch_size", int, "images a step"),
         ("learning_rate", float, "peak of the one-cycle schedule"),
         ("bias_rate", float, "learning rate of the biases, in units of the kernels'"),
+        ("muon_rate", float, "learning rate of Muon, for the kernels in front of a norm; 0: all by SGD"),
         ("weight_decay", float, "on kernels, not on norms"),
         ("label_smoothing", float, "0 to 1"),
         ("augmentation", float, "probability of ShiftScaleRotate and of CoarseDropout, each"),

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import gather_object, reduce
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler
 
 import checkpoints
 import records
@@ -25,6 +25,7 @@ from faults import Interrupts, Watch, told
 from forecast import Forecast
 from hardware import make_accelerator, precision_of, shared_batch_norm
 from loaders import Loader, default_workers, loaders, normalise
+from optimizer import make_optimizer
 from records import Epoch, Run
 from settings import Settings, image_size
 
@@ -165,38 +166,6 @@ def probabilities(network: nn.Module, data: Data) -> np.ndarray:
     _, test_loader = loaders(data, device=next(network.parameters()).device)
     logits, _ = predict(network, test_loader)
     return logits.softmax(1).numpy()
-
-
-def make_optimizer(
-    network: nn.Module, settings: Settings, steps: int
-) -> tuple[torch.optim.Optimizer, OneCycleLR]:
-    """SGD with Nesterov momentum on a one-cycle schedule (Smith & Topin, 2018, https://arxiv.org/abs/1708.07120).
-
-    The rate rises over a fifth of the steps and falls to nothing over the rest, both in a straight line.
-    Weight decay is kept off biases and norms: there it only shrinks the scale (He et al., 2018,
-    https://arxiv.org/abs/1812.01187). Biases may learn at a rate of their own, settings.bias_rate times the
-    kernels': in short runs they are what lags behind (Page, 2019, https://github.com/davidcpage/cifar10-fast).
-    """
-    kernels, biases, scales = [], [], []
-    for name, parameter in network.named_parameters():
-        (kernels if parameter.ndim > 1 else biases if name.endswith("bias") else scales).append(parameter)
-    rate = settings.learning_rate
-    groups = [
-        {"params": kernels, "lr": rate, "weight_decay": settings.weight_decay},
-        {"params": scales, "lr": rate, "weight_decay": 0.0},
-        {"params": biases, "lr": rate * settings.bias_rate, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, fused=True)
-    scheduler = OneCycleLR(
-        optimizer,
-        [group["lr"] for group in groups],
-        total_steps=max(steps, 2),
-        pct_start=0.2,
-        anneal_strategy="linear",
-        cycle_momentum=False,
-        final_div_factor=1e4,
-    )
-    return optimizer, scheduler
 
 
 def fit(

@@ -144,7 +144,7 @@ def test_a_history_cut_short_is_a_shorter_one_or_none(folder, history, cut):
 
 
 FLOATS = {"learning_rate": (1e-300, 100), "bias_rate": (0, 1_000), "weight_decay": (0, 1)}
-FLOATS |= {"label_smoothing": (0, 1), "augmentation": (0, 1), "shift": (0, 1)}
+FLOATS |= {"muon_rate": (0, 1), "label_smoothing": (0, 1), "augmentation": (0, 1), "shift": (0, 1)}
 WHOLES = {"epochs": (1, 100_000), "batch_size": (1, 50_000), "first_size": (8, 32), "seed": (0, 2**63 - 1)}
 SETTINGS = st.builds(
     Settings,

@@ -23,6 +23,7 @@ import train
 import utils
 from dataset import load
 from model import build
+from optimizer import make_optimizer
 from settings import Settings
 
 FIELDS = [field.name for field in dataclasses.fields(Settings)]
@@ -64,6 +65,7 @@ SENSELESS = {
     "batch_size": st.integers(max_value=0) | st.integers(50_001),
     "learning_rate": st.floats(max_value=0) | st.floats(101) | st.just(float("nan")),
     "bias_rate": st.floats(max_value=-0.1) | st.floats(1_001) | st.just(float("nan")),
+    "muon_rate": st.floats(max_value=-0.1) | st.floats(1.1) | st.just(float("nan")),
     "weight_decay": st.floats(max_value=-0.1) | st.floats(1.1) | st.just(float("nan")),
     "label_smoothing": st.floats(max_value=-0.1) | st.floats(1.1) | st.just(float("nan")),
     "augmentation": st.floats(max_value=-0.1) | st.floats(1.1) | st.just(float("nan")),
@@ -183,7 +185,7 @@ def resumable(sandbox):
     folder.mkdir()
     network = build(settings.model)
     run = records.Run(folder, settings, facts_here(), HISTORY[:1], "Epoch 1\nTrain\nTest\n\n")
-    optimizer, scheduler = utils.make_optimizer(network, settings, 24)
+    optimizer, scheduler = make_optimizer(network, settings, 24)
     accelerator = hardware.make_accelerator("cpu", "float32")
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     utils._keep(run, parts, utils.Progress(), accelerator)

@@ -30,7 +30,17 @@ FOUNDATIONS = {
     "install",
     "photos",
 }
-TRAINING = {"utils", "records", "settings", "checkpoints", "faults", "hardware", "bars", "forecast"}
+TRAINING = {
+    "utils",
+    "optimizer",
+    "records",
+    "settings",
+    "checkpoints",
+    "faults",
+    "hardware",
+    "bars",
+    "forecast",
+}
 """The two lower layers; everything else composes them."""
 
 

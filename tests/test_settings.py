@@ -50,6 +50,7 @@ def test_an_unknown_preset_is_named():
         {"learning_rate": float("nan")},
         {"learning_rate": float("inf")},
         {"bias_rate": -1},
+        {"muon_rate": 1.5},
         {"weight_decay": -1e-4},
         {"label_smoothing": 1.1},
         {"augmentation": -0.1},

@@ -213,9 +213,12 @@ def fast_network():
 
 
 @pytest.mark.parametrize("stopped_in", [1, 2, 3])
-@pytest.mark.parametrize(("make", "first_size"), [(new_network, 32), (fast_network, 24)])
-def test_a_stopped_run_resumes_to_the_bit(data, tmp_path, monkeypatch, stopped_in, make, first_size):
-    settings = replace(SETTINGS, first_size=first_size)
+@pytest.mark.parametrize(
+    ("make", "others"),
+    [(new_network, {}), (new_network, {"muon_rate": 0.05}), (fast_network, {"first_size": 24})],
+)
+def test_a_stopped_run_resumes_to_the_bit(data, tmp_path, monkeypatch, stopped_in, make, others):
+    settings = replace(SETTINGS, **others)
     whole, history = fit(data, tmp_path / "whole", make(), settings)
     calls = []
 
@@ -267,44 +270,6 @@ def test_a_validation_run_never_sees_the_test_set(data, tmp_path):
     _, same = fit(spoilt, tmp_path / "spoilt", settings=settings)
     assert without_seconds(history) == without_seconds(same)
     assert "Validation set: Average loss: " in records.read(tmp_path / "run").log
-
-
-def test_weight_decay_spares_norms_and_biases():
-    network = build("reference")
-    optimizer, _ = utils.make_optimizer(network, Settings(weight_decay=0.01), steps=100)
-    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
-    spared = {id(p) for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
-    for name, parameter in network.named_parameters():
-        assert id(parameter) in (spared if "norm" in name else decayed), name
-
-
-def test_biases_alone_learn_at_their_own_rate_all_along():
-    network = build("reference")
-    optimizer, scheduler = utils.make_optimizer(network, Settings(learning_rate=0.4, bias_rate=16), steps=100)
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    for _ in range(100):
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                factor = 16 if names[id(parameter)].endswith("bias") else 1
-                assert group["lr"] == pytest.approx(factor * optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-
-
-@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
-def test_the_schedule_peaks_at_a_fifth_and_ends_at_nothing(steps):
-    optimizer, scheduler = utils.make_optimizer(build("reference"), Settings(learning_rate=0.4), steps)
-    rates = []
-    for _ in range(steps):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    if steps == 1000:
-        assert max(rates) == pytest.approx(0.4, rel=1e-3)
-        assert rates.index(max(rates)) == pytest.approx(200, abs=2)
-        assert rates[-1] < 1e-3
-        assert np.ptp(np.diff(rates[:200])) < 1e-9  # straight up
-        assert np.ptp(np.diff(rates[201:])) < 1e-9  # straight down
 
 
 @pytest.mark.parametrize(
