@@ -85,6 +85,8 @@ def pytest_testnodedown(node, error):
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    if hasattr(config, "workeroutput"):  # One of several processes, which knows nothing of the others' tests.
+        return
     if REFUSED:
         total = sum(REFUSED.values())
         terminalreporter.section("fuzz")

@@ -13,6 +13,9 @@ import pytest
 from pages import FENCED, blocks
 from PIL import Image
 
+import dataset
+import style
+
 REPO = Path(__file__).parent.parent
 PAGE = (REPO / "CONTRIBUTING.md").read_text()
 
@@ -125,11 +128,11 @@ def test_the_recipes_give_what_the_page_promises(copy):
 
 
 def test_the_page_tells_the_truth_about_names():
-    """Tests, modules and the other DATASETS that it speaks of."""
+    """Tests, modules and the TITLES that it speaks of."""
     tests = "".join(path.read_text() for path in (REPO / "tests").glob("test_*.py"))
     for name in re.findall(r"`(test_\w+)`", PAGE):
         assert f"def {name}(" in tests, name
     for name in re.findall(r"`((?:tests/)?\w+\.(?:py|md))`", PAGE):
         assert (REPO / name).exists(), name
-    tables = [path.name for path in REPO.glob("*.py") if re.search(r"^DATASETS = \{", path.read_text(), re.M)]
-    assert len(tables) == 1
+    assert "`TITLES` in `style.py`" in PAGE
+    assert set(style.TITLES) == set(dataset.DATASETS) - {"auto"}
