@@ -280,7 +280,7 @@ def test_the_table_of_trials_shows_every_row(tmp_path):
 
 def test_the_committed_tables_are_plausible():
     trials = claims.read_trials(REPO / "results" / "validation.csv")
-    assert len(trials) == 18
+    assert len(trials) == 22
     assert all(trial.thousand_parameters <= 200 and 80 < trial.validation_accuracy < 90 for trial in trials)
     marks = claims.read_marks(REPO / "results" / "public.csv")
     assert len({mark.name for mark in marks}) == len(marks) == 7
