@@ -73,6 +73,7 @@ class Muon(SGD):
     gradient is small count as much as the few in which it is large. As in his airbench
     (https://github.com/KellerJordan/cifar10-airbench) kernels keep a length, the root of their out_channels.
     The step has the same length times the rate, which thus is the part of its length that a kernel turns by.
+    PyTorch's own, torch.optim.Muon since 2.9, takes parameters that are matrices already, and no others.
     """
 
     @torch.no_grad()
