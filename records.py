@@ -116,7 +116,7 @@ def ensure_writable(path: Path, example: str = WEIGHTS) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = _temporary(path)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # Of several processes, another may have cleared it away: see claim.
     except OSError as error:
         raise UserError(
             f"cannot write to {path.parent} ({error.strerror}): name another output folder"

@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -99,6 +100,18 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write to .*file/run \(Not a directory"):
         records.claim(tmp_path / "file" / "run", Settings(), resume=False)
+
+
+def test_of_several_processes_one_may_clear_the_others_probe_away(tmp_path, monkeypatch):
+    touch = Path.touch
+
+    def touched_and_cleared(path):
+        touch(path)
+        path.unlink()
+
+    monkeypatch.setattr(Path, "touch", touched_and_cleared)
+    records.claim(tmp_path / "run", Settings(), resume=False)
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_the_history_is_plain_csv():
