@@ -125,9 +125,10 @@ def _accuracy_text(runs: Sequence[Run]) -> str:
 def _time(runs: Sequence[Run]) -> str:
     """Mean over the seeds, over those on the same hardware where it was not the same for all."""
     seconds: dict[str, list[float]] = {}
-    for run in runs:
-        seconds.setdefault(_told([run], _device), []).append(sum(row.seconds for row in run.history))
-    return _seed_by_seed(runs, [in_words(statistics.mean(seconds[_told([run], _device)])) for run in runs])
+    hardware = [_told([run], _device) for run in runs]
+    for run, where in zip(runs, hardware, strict=True):
+        seconds.setdefault(where, []).append(sum(row.seconds for row in run.history))
+    return _seed_by_seed(runs, [in_words(statistics.mean(seconds[where])) for where in hardware])
 
 
 def _seed_by_seed(runs: Sequence[Run], texts: Sequence[str]) -> str:
