@@ -19,9 +19,10 @@ run: .venv/installed
 	$(BIN)/papermill S9.ipynb "$(RUN_DIR)/S9.ipynb" --cwd . --stdout-file - --stderr-file - --no-progress-bar
 	@# Text in one piece, and without the runner's notes: small enough to commit as S9.ipynb.
 	@$(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --inplace "$(RUN_DIR)/S9.ipynb" \
-		--CoalesceStreamsPreprocessor.enabled=True --ClearMetadataPreprocessor.enabled=True \
-		--ClearMetadataPreprocessor.preserve_nb_metadata_mask='{"kernelspec", "language_info", "accelerator", "colab"}' \
-		--ClearMetadataPreprocessor.preserve_cell_metadata_mask='{"scrolled"}'
+		--CoalesceStreamsPreprocessor.enabled=True
+	@$(BIN)/nbstripout "$(RUN_DIR)/S9.ipynb" --keep-output --keep-count --keep-id \
+		--keep-metadata-keys cell.metadata.scrolled \
+		--extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.tags cell.metadata.execution"
 	@echo "The executed notebook, the log, the weights and the figures are in $(RUN_DIR)"
 
 test: .venv/installed
