@@ -175,7 +175,7 @@ def _versions(facts: dict) -> list[str]:
 
 
 def _commit(facts: dict) -> list[str]:
-    return [f"`{facts['commit']}`"]
+    return [f"commit `{facts['commit']}`"]
 
 
 def command_line(run: Run) -> str:
@@ -287,7 +287,7 @@ def results_table(runs: Sequence[Run], root: Path) -> str:
         ("Device", f"{_told(runs, _device)}; the last test in float32"),
         ("Time", f"{_time(runs)}{' a seed' if several else ''}, tests included"),
         ("Versions", _told(runs, _versions)),
-        ("Code", f"commit {_told(runs, _commit)}"),
+        ("Code", _told(runs, _commit)),
         ("Command", _commands(runs)),
         ("Records", _link(runs[0].folder, root)),
     ]

@@ -78,13 +78,18 @@ class Muon(SGD):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step; after it, turned kernels have no gradient any more."""
+        """One step; after it, turned kernels have no gradient any more. Returns what `closure` does."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for kernel in group["params"] if group.get("turned") else ():
                 if kernel.grad is not None:
                     self._turn(kernel, group["lr"], group["momentum"])
                     kernel.grad = None  # SGD passes over those.
-        return super().step(closure)
+        super().step()
+        return loss
 
     def _turn(self, kernel: Tensor, rate: float, momentum: float) -> None:
         state = self.state[kernel]

@@ -153,6 +153,28 @@ def test_what_muon_does_not_turn_is_sgds():
     assert all(torch.equal(one, other) for one, other in zip(*ways, strict=True))
 
 
+def test_a_gradient_that_a_closure_computes_is_muons_as_well():
+    """The same step as from a gradient that is there already, and the closure's value comes back."""
+    kernels = []
+    for by_closure in (False, True):
+        torch.manual_seed(0)
+        kernel = torch.nn.Parameter(torch.randn(4, 2, 3, 3))
+        optimizer = Muon([{"params": [kernel], "turned": True}], lr=0.1, momentum=0.9, nesterov=True)
+
+        def loss(kernel=kernel):
+            value = (kernel - 1).square().sum()
+            value.backward()
+            return value.item()
+
+        if by_closure:
+            assert optimizer.step(loss) > 0
+        else:
+            loss()
+            optimizer.step()
+        kernels.append(kernel.detach())
+    assert torch.equal(*kernels)
+
+
 def test_muons_momentum_is_nesterovs():
     """Two steps by hand, in NumPy but for the orthogonalisation."""
     torch.manual_seed(0)
