@@ -92,6 +92,7 @@ PRESETS = {
         batch_size=256,
         learning_rate=0.4,
         bias_rate=4,
+        muon_rate=0.02,
         weight_decay=5e-4,
         augmentation=0.3,
         first_size=20,
