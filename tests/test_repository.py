@@ -124,7 +124,7 @@ def test_what_is_long_in_the_readme_is_folded():
     """So that a reader finds the rest."""
     text = (REPO / "README.md").read_text()
     parts = re.findall(r"<!-- (\S+): made by .*?<!-- end of \1 -->", text, re.DOTALL)
-    assert {"summary", "receptive-field", "log", "dilated"} <= set(parts)
+    assert {"summary", "receptive-field", "log", "dilated", "validation"} <= set(parts)
     open_text = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
     for name, part in re.findall(r"<!-- (\S+): made by(.*?)<!-- end of \1 -->", open_text, re.DOTALL):
         assert part.count("\n") <= 25, name
