@@ -128,7 +128,7 @@ def test_a_row_of_the_table_of_networks(seeds, tmp_path):
     best, fast = rows_of(claims.networks_table(claims.read_networks(tmp_path)))
     command = (
         "python train.py --preset best --dataset cifar10 --epochs 2 --seed 0 --batch-size 128 "
-        "--learning-rate 0.2 --bias-rate 1.0 --shift 0.0625 --first-size 32"
+        "--learning-rate 0.2 --bias-rate 1.0 --muon-rate 0.0 --shift 0.0625 --first-size 32"
     )
     assert best == (
         "[best](results/best)",

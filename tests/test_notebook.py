@@ -182,6 +182,12 @@ def test_the_committed_notebook_shows_a_committed_run():
     assert counts == list(range(1, len(counts) + 1)), "not run from top to bottom"
 
 
+def test_the_committed_notebook_holds_no_notes_of_its_runner():
+    content = json.loads(NOTEBOOK.read_text())
+    assert "papermill" not in content["metadata"]
+    assert [cell["metadata"] for cell in content["cells"] if cell["metadata"]] == [{"scrolled": True}]
+
+
 def test_the_committed_notebook_is_small():
     assert NOTEBOOK.stat().st_size < 3_000_000
 
@@ -193,7 +199,5 @@ def test_the_committed_notebooks_pictures_are_kept_beside_its_run():
 
 
 def test_the_committed_notebook_names_no_folder_of_the_machine_it_ran_on():
-    content = json.loads(NOTEBOOK.read_text())
-    assert "papermill" not in content["metadata"]
     for word in ("/home/", "/Users/", "/root/", "/tmp/"):
         assert word not in NOTEBOOK.read_text(), word
