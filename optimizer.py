@@ -105,10 +105,11 @@ class Muon(SGD):
 
 def orthogonalised(matrix: Tensor) -> Tensor:
     """A matrix of the same singular vectors whose singular values are about 1, 0.7 to 1.2; 0 stays 0."""
+    if len(matrix) > matrix.shape[1]:
+        return orthogonalised(matrix.T).T
     a, b, c = NEWTON_SCHULZ
-    wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
-    wide = wide / wide.norm().clamp(min=1e-12)
+    result = matrix / matrix.norm().clamp(min=1e-12)
     for _ in range(5):
-        gram = wide @ wide.T
-        wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return wide if len(matrix) <= matrix.shape[1] else wide.T
+        gram = result @ result.T
+        result = a * result + (b * gram + c * gram @ gram) @ result
+    return result
