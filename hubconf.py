@@ -1,6 +1,6 @@
 """The networks for any program, through torch.hub: torch.hub.load("YOUR_NAME/S9", "best", pretrained=True)
 
-reference, best, dilated, fast   the networks of model.py; the weights come with the repository
+reference, best, dilated, fast, gated   the networks of model.py; the weights come with the repository
 transform                        makes what they take of a Pillow image
 classes                          the names of what they tell apart
 """
@@ -80,6 +80,11 @@ def dilated(pretrained: bool = False) -> nn.Module:
 def fast(pretrained: bool = False) -> nn.Module:
     """The network that is trained in the least time, 494,368 parameters; the rest as for `reference`."""
     return _network("fast", pretrained)
+
+
+def gated(pretrained: bool = False) -> nn.Module:
+    """A candidate for `best`, with gated units; the rest as for `reference`."""
+    return _network("gated", pretrained)
 
 
 def _network(name: str, pretrained: bool) -> nn.Module:
