@@ -1,234 +1,40 @@
-"""The data: CIFAR-10 (or the bundled digits) as arrays, and the augmentations.
+"""The assignment's dataset: the augmentations, the Dataset that applies them, the loaders.
 
-Arrays are uint8 images (n, 32, 32, 3) and int64 labels (n,). loaders.py makes batches of them.
+The arrays come from s9/data/sources.py: uint8 images (n, 32, 32, 3) and int64 labels (n,).
 """
 
-import hashlib
-import operator
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-# Importing Albumentations would ask PyPI for a newer version, and warn wherever it gets no answer.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-
-import albumentations as A
 import cv2
 import numpy as np
-import pyarrow
-import pyarrow.parquet
-from albumentations.pytorch import ToTensorV2
-from torchvision.datasets import CIFAR10
+import torch
+from torch.utils.data import DataLoader, Dataset
 
-import download
-from errors import UserError
+from s9.data.augment import A, ToTensorV2, augment, reseed
+from s9.data.cifar10 import CLASSES, MEAN, STD
+from s9.data.device_loader import Loader
+from s9.data.sources import DATASETS, Data, load
+from s9.errors import UserError
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+__all__ = [
+    "CLASSES",
+    "DATASETS",
+    "MEAN",
+    "STD",
+    "Data",
+    "augmentations_alone",
+    "load",
+    "loaders",
+    "test_transform",
+    "train_transform",
+]
 
-MEAN = (0.4914, 0.4822, 0.4465)
-STD = (0.2470, 0.2435, 0.2616)
-"""Of all pixels of CIFAR-10's training set, per channel, in 0..1. The deviations that most copies of this
-assignment carry, (0.2023, 0.1994, 0.2010), are a mean over the deviations within single images."""
-
-DATASETS = ("auto", "cifar10", "digits")
-VALIDATION_IMAGES = 5_000
-PIECE = 500
-"""Images that are read at a time: a whole file at once would leave its size in free memory behind."""
-
-cv2.setNumThreads(0)  # The images are tiny: OpenCV's own threads only get in the workers' way.
-
-
-class Data(NamedTuple):
-    """A data set in memory."""
-
-    name: str
-    """"cifar10" or "digits"."""
-    classes: tuple[str, ...]
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    mean: tuple[float, ...] = MEAN
-    std: tuple[float, ...] = STD
-
-    def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 over all images and labels, in their order."""
-        digest = hashlib.sha256()
-        for array in self[2:6]:
-            digest.update(np.ascontiguousarray(array))
-        return digest.hexdigest()[:16]
-
-    def facts(self) -> dict:
-        """What a record says of the data."""
-        return {
-            "fingerprint": self.fingerprint(),
-            "train": len(self.train_images),
-            "test": len(self.test_images),
-        }
-
-    def validation(self) -> "Data":
-        """The training set alone: its last 5,000 images stand in for the test set, which stays unseen."""
-        count = min(VALIDATION_IMAGES, len(self.train_images) // 10)
-        images, labels = self.train_images, self.train_labels
-        return self._replace(
-            train_images=images[:-count],
-            train_labels=labels[:-count],
-            test_images=images[-count:],
-            test_labels=labels[-count:],
-        )
-
-
-def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path | None = None) -> Data:
-    """The named data set.
-
-    dataset: "cifar10", "digits", or "auto": CIFAR-10 where it can be had, else digits, and says so.
-    data_dir: folder that holds CIFAR-10, as `cifar-10-batches-py` or as two parquet files; if None, the
-    environment variable CIFAR10_DIR; if that is not set either, it is downloaded, once, into `cache`.
-
-    Raises UserError for an unknown name, for a folder that was given but holds no whole CIFAR-10, and for one
-    given for the digits: what was asked for by name is never silently replaced.
-    """
-    if dataset not in DATASETS:
-        raise UserError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
-    if dataset == "digits":
-        if data_dir:
-            raise UserError(f"the digits need no data folder: leave out {data_dir}, or ask for cifar10")
-        return _digits()
-    data_dir = data_dir or os.environ.get("CIFAR10_DIR") or None
-    if data_dir is not None:
-        try:
-            return _read_folder(Path(data_dir).expanduser())
-        except (OSError, RuntimeError) as error:  # A name too long, a home that is not there.
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"data folder {data_dir} cannot be read ({reason}): give another") from error
-    try:
-        return _read_folder(download.cifar10(cache))
-    except UserError as error:
-        if dataset == "cifar10":
-            raise
-        print(f"{error}\n\n{'!' * 78}")
-        print("CIFAR-10 cannot be had: going on with the small DIGITS data set instead.")
-        print(f"Its figures say nothing about CIFAR-10.\n{'!' * 78}\n", flush=True)
-        return _digits()
-
-
-def _read_folder(folder: Path) -> Data:
-    if not folder.is_dir():
-        problem = "is a file" if folder.exists() else "does not exist"
-        raise UserError(
-            f"data folder {folder} {problem}: give one that holds CIFAR-10 (--data-dir, CIFAR10_DIR)"
-        )
-    if folder.name == CIFAR10.base_folder:
-        folder = folder.parent
-    if (folder / CIFAR10.base_folder).is_dir():
-        return _read_batches(folder)
-    if all(list(folder.glob(f"{split}-*.parquet")) for split in ("train", "test")):
-        return _read_parquet(folder)
-    raise UserError(
-        f"data folder {folder} holds no CIFAR-10: it needs {CIFAR10.base_folder}/, or train-*.parquet "
-        "and test-*.parquet"
-    )
-
-
-def _read_batches(folder: Path) -> Data:
-    """Torchvision's layout; it compares every file with its published MD5 before it unpickles one."""
-    try:
-        train, test = CIFAR10(folder, train=True), CIFAR10(folder, train=False)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{folder / CIFAR10.base_folder} is incomplete or damaged (MD5): delete it and get it again"
-        ) from error
-    arrays = []
-    for split in (train, test):
-        # Its images are a view of planes; OpenCV takes nearly twice as long over one.
-        arrays += [np.ascontiguousarray(split.data), np.array(split.targets, dtype=np.int64)]
-    return _checked(Data("cifar10", CLASSES, *arrays), folder)
-
-
-def _read_parquet(folder: Path) -> Data:
-    """The layout of the Hugging Face data set uoft-cs/cifar10, folder plain_text."""
-    arrays = []
-    for split in ("train", "test"):
-        images, labels = [], []
-        for path in sorted(folder.glob(f"{split}-*.parquet")):
-            try:
-                with pyarrow.parquet.ParquetFile(path) as file:
-                    images.append(np.empty((file.metadata.num_rows, 32, 32, 3), np.uint8))
-                    count = 0
-                    for rows in file.iter_batches(PIECE, columns=["img", "label"]):
-                        labels += [operator.index(label) for label in rows["label"].to_pylist()]
-                        for row in rows["img"].to_pylist():
-                            images[-1][count] = _decode(row["bytes"])
-                            count += 1
-                    if count != file.metadata.num_rows:
-                        raise ValueError(f"{count} images, where it speaks of {file.metadata.num_rows}")
-            except (
-                OSError,
-                ValueError,
-                TypeError,
-                LookupError,
-                MemoryError,
-                cv2.error,
-                pyarrow.ArrowException,
-            ) as error:
-                reason = " ".join(str(error).split())[:120]
-                raise UserError(
-                    f"{path} is no CIFAR-10 parquet file or is damaged ({reason}): get it again"
-                ) from error
-        arrays += [np.concatenate(images), np.array(labels, dtype=np.int64)]
-    # Arrow keeps what it freed, and every worker of a loader would take it over.
-    pyarrow.default_memory_pool().release_unused()
-    return _checked(Data("cifar10", CLASSES, *arrays), folder)
-
-
-def _decode(png: bytes) -> np.ndarray:
-    # Unchanged: else a grey image, or one of 16 bits a channel, would come out as if it were one of these.
-    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise ValueError("an image that cannot be decoded")
-    if image.shape[:2] != (32, 32):
-        raise ValueError("an image of {1}x{0} pixels, not of 32x32".format(*image.shape))
-    if image.shape != (32, 32, 3) or image.dtype != np.uint8:
-        raise ValueError(f"an image of {image.dtype} {image.shape}, not of red, green and blue bytes")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _checked(data: Data, folder: Path) -> Data:
-    expected = {
-        "train": (data.train_images, data.train_labels, 5_000),
-        "test": (data.test_images, data.test_labels, 1_000),
-    }
-    for split, (images, labels, per_class) in expected.items():
-        balanced = np.array_equal(np.sort(labels), np.repeat(np.arange(10), per_class))
-        if images.shape != (10 * per_class, 32, 32, 3) or not balanced:
-            raise UserError(
-                f"{folder}: the {split} set is not CIFAR-10's {10 * per_class:,} images of 32x32x3, "
-                f"{per_class:,} a class (it has shape {images.shape}): give the real one, or get it again"
-            )
-    return data
-
-
-def _digits() -> Data:
-    """Scikit-learn's 1,797 handwritten digits, 8x8 in 17 greys, as 32x32 RGB; a fifth of each to test."""
-    # Here: it takes a second to import, and nothing else needs it.
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    greys = (digits.images * (255 / 16)).round().astype(np.uint8)
-    large = [
-        cv2.cvtColor(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2RGB)
-        for grey in greys
-    ]
-    train_images, test_images, train_labels, test_labels = train_test_split(
-        np.stack(large), digits.target.astype(np.int64), test_size=0.2, random_state=0, stratify=digits.target
-    )
-    mean, std = (train_images / 255.0).mean((0, 1, 2)), (train_images / 255.0).std((0, 1, 2))
-    classes = tuple(f"digit {digit}" for digit in range(10))
-    arrays = train_images, train_labels, test_images, test_labels
-    return Data("digits", classes, *arrays, tuple(mean.tolist()), tuple(std.tolist()))
+TEST_BATCH_SIZE = 250
+MOST_WORKERS = 256
+"""More is a slip of the keyboard, which would bring the machine down."""
 
 
 def train_transform(
@@ -321,16 +127,143 @@ def test_transform(mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> 
 test_transform.__test__ = False  # Its name is the assignment's; pytest must not take it for a test.
 
 
-def reseed(transform: A.Compose, seed: int) -> None:
-    """Gives each transform of `transform` random numbers of its own, all drawn from `seed`.
+class Batch(NamedTuple):
+    """What a worker is asked for: some images, and the seed of all that is random about them."""
 
-    `transform.set_random_seed(seed)` would hand every transform the same seed: they would then draw the same
-    numbers, and a flipped image would be a shifted and a holed one too.
+    seed: int
+    indices: list[int]
 
-    Raises UserError for a seed that is no whole number from 0.
+
+class Batches:
+    """A sampler of whole batches whose every random choice follows from (seed, epoch, batch number).
+
+    So the workers, however many, and a resumed run see the very same images as a single process would, and
+    no two batches share random numbers. Albumentations 2 left alone does otherwise: its generators are copied
+    into every worker, which then all augment alike, and alike again in the next epoch.
     """
+
+    def __init__(self, count: int, batch_size: int, seed: int, shuffle: bool) -> None:
+        self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
+        self.epoch = self.first = 0
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def size(self, number: int) -> int:
+        """Images in a batch, by its number from 0: the last one holds what is left."""
+        return min(self.batch_size, self.count - number * self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = np.arange(self.count)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        for number in range(self.first, len(self)):
+            sequence = np.random.SeedSequence([self.seed, self.epoch, number])
+            indices = order[number * self.batch_size :][: self.batch_size]
+            yield Batch(int(sequence.generate_state(1, np.uint64)[0]), indices.tolist())
+
+
+class Images(Dataset):
+    """Arrays behind a transform: `images[batch]` is uint8 (n, 32, 32, 3) and int64 (n,), not yet normalised.
+
+    They are held as tensors, which reach a worker as shared memory however it is started, and given as
+    arrays, which come back from one in half the time.
+
+    Of several processes, each takes every so many-th image of a batch. All of them augment all of it, so that
+    an image is changed in the same way however many processes there are.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        transform: A.Compose | None = None,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.images, self.labels = torch.from_numpy(images), torch.from_numpy(labels)
+        self.transform = transform
+        self.own = slice(process, None, processes)
+
+    def __getitem__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = self.images[batch.indices].numpy(), self.labels[batch.indices].numpy()
+        if self.transform is not None:
+            reseed(self.transform, batch.seed)
+            augment(images, self.transform)
+        return images[self.own], labels[self.own]
+
+
+def as_fetched(batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The collation of batches that are whole already: none."""
+    return batch
+
+
+def default_workers(device: torch.device) -> int:
+    """Processes that augment: beside a GPU, all but one of the cores this process may use, 1 to 8 of them.
+
+    None where the CPU itself trains: there a worker only takes from the cores that the network computes on.
+    """
+    if device.type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores - 1, 1), 8)
+
+
+def loaders(
+    data: Data,
+    batch_size: int = 128,
+    seed: int = 0,
+    workers: int | None = None,
+    device: torch.device | str = "cpu",
+    transform: A.Compose | None = None,
+    process: int = 0,
+    processes: int = 1,
+) -> tuple[Loader, Loader]:
+    """Loader of the augmented, shuffled training set, and of the test set as it is, in its order.
+
+    batch_size: images a training batch, at least 1; the last batch of an epoch holds what is left.
+    workers: processes that augment, 0 for none, at most MOST_WORKERS, None for default_workers().
+    device: where the images go. transform: of the training images; None for dataset.train_transform.
+    process, processes: which one of how many asks; each gets its own part of every batch.
+
+    Raises UserError for sizes, a seed or a device that make no sense.
+    """
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!s} is unknown or not there: give another, such as cpu") from error
+    workers = default_workers(device) if workers is None else workers
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f"batch size {batch_size!r} makes no sense: give 1 or more")
+    if not isinstance(workers, int) or not 0 <= workers <= MOST_WORKERS:
+        raise UserError(f"{workers!r} workers make no sense: give 0 (none) to {MOST_WORKERS}")
     if not isinstance(seed, int) or seed < 0:
         raise UserError(f"seed {seed!r} makes no sense: give a whole number, 0 or more")
-    seeds = np.random.SeedSequence(seed).generate_state(len(transform.transforms), np.uint64)
-    for step, own_seed in zip(transform.transforms, seeds.tolist(), strict=True):
-        step.set_random_seed(own_seed)
+    left = len(data.train_images) % batch_size or batch_size
+    if left < processes:
+        raise UserError(
+            f"an epoch's last batch has {left} images for {processes} processes: change --batch-size"
+        )
+    transform = transform or train_transform(data.mean, data.std)
+    part = {"process": process, "processes": processes}
+    train = DataLoader(
+        Images(data.train_images, data.train_labels, transform, **part),
+        batch_size=None,
+        sampler=Batches(len(data.train_images), batch_size, seed, shuffle=True),
+        collate_fn=as_fetched,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        # Else it draws from PyTorch's own numbers, more or fewer by `workers`, and shifts Dropout's.
+        generator=torch.Generator(),
+    )
+    test = DataLoader(
+        Images(data.test_images, data.test_labels, **part),
+        batch_size=None,
+        sampler=Batches(len(data.test_images), TEST_BATCH_SIZE, seed, shuffle=False),
+        collate_fn=as_fetched,
+        generator=torch.Generator(),
+    )
+    first, second = (Loader(source, data.mean, data.std, device, **part) for source in (train, test))
+    return first, second

@@ -40,22 +40,25 @@ def _own_modules() -> collections.abc.Iterator[None]:
     Their names are plain: the caller's program may well have a model.py or a dataset.py too, which must
     neither be taken for ours nor, if it is imported later, be hidden by it.
     """
-    names = {path.stem for path in REPO.glob("*.py")}
-    theirs = {name: sys.modules.pop(name) for name in names & set(sys.modules)}
+    names = {path.stem for path in REPO.glob("*.py")} | {"s9"}
+
+    def loaded() -> set[str]:
+        return {name for name in sys.modules if name.partition(".")[0] in names}
+
+    theirs = {name: sys.modules.pop(name) for name in loaded()}
     sys.path.insert(0, str(REPO))
     try:
         yield
     finally:
         sys.path.remove(str(REPO))
-        for name in names & set(sys.modules):
+        for name in loaded():
             del sys.modules[name]
         sys.modules.update(theirs)
 
 
 with _own_modules():
-    import errors
     import model
-    import records
+    from s9 import errors, records
 
 
 def reference(pretrained: bool = False) -> nn.Module:
@@ -107,7 +110,7 @@ def transform() -> collections.abc.Callable[[PIL.Image.Image], torch.Tensor]:
     """
     with _own_modules():
         from dataset import test_transform
-        from photos import fit
+        from s9.data.photos import fit
     normalise = test_transform()
     return lambda image: normalise(image=fit(image))["image"]
 
@@ -115,5 +118,5 @@ def transform() -> collections.abc.Callable[[PIL.Image.Image], torch.Tensor]:
 def classes() -> tuple[str, ...]:
     """The ten classes of CIFAR-10, in the order of the logits."""
     with _own_modules():
-        from dataset import CLASSES
+        from s9.data.cifar10 import CLASSES
     return CLASSES

@@ -1,22 +1,14 @@
 """The networks, smallest part first: a convolutional unit, a block, a network.
 
 Every network takes float images of shape (batch, 3, 32, 32) and returns logits of shape (batch, 10).
-`receptive_field(network)` says how far each of its layers sees.
+It needs torch alone: copied into an empty folder, it builds every network.
 """
 
-import contextlib
-import io
 from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
-import torchsummary
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-
-from errors import UserError
-from graphs import copy_to_try
-from receptive_field import receptive_field
 
 __all__ = [
     "NETWORKS",
@@ -26,10 +18,7 @@ __all__ = [
     "GatedNet",
     "S9Net",
     "build",
-    "count_multiply_adds",
     "count_parameters",
-    "receptive_field",
-    "summary",
 ]
 
 
@@ -65,9 +54,9 @@ def separable_unit(in_channels: int, out_channels: int, dropout: float) -> nn.Se
 
 
 def classifier(channels: int, classes: int) -> nn.Conv2d:
-    """A 1x1 convolution without bias. Raises UserError for less than one class."""
+    """A 1x1 convolution without bias. Raises ValueError for less than one class."""
     if classes < 1:
-        raise UserError(f"{classes} classes make no sense: give 1 or more")
+        raise ValueError(f"{classes} classes make no sense: give 1 or more")
     return nn.Conv2d(channels, classes, 1, bias=False)
 
 
@@ -80,13 +69,13 @@ class S9Net(nn.Module):
     dropout: probability in 0..1 after every unit. 0 by default: so small a network underfits, and on a CPU
     the random numbers cost a good part of a training step. The summary is the same for any value.
 
-    Raises UserError for a dropout outside of 0..1.
+    Raises ValueError for a dropout outside of 0..1.
     """
 
     def __init__(self, dropout: float = 0.0, classes: int = 10) -> None:
         super().__init__()
         if not 0 <= dropout <= 1:
-            raise UserError(f"dropout {dropout} makes no sense: give a probability between 0 and 1")
+            raise ValueError(f"dropout {dropout} makes no sense: give a probability between 0 and 1")
         self.C1 = nn.Sequential(
             conv_unit(3, 16, dropout),
             conv_unit(16, 16, dropout),
@@ -363,38 +352,13 @@ NETWORKS = {"reference": S9Net, "best": BestNet, "dilated": DilatedNet, "fast": 
 def build(name: str) -> nn.Module:
     """A new network by its name, its weights drawn from torch's global random state.
 
-    Raises UserError for a name that is not in NETWORKS.
+    Raises ValueError for a name that is not in NETWORKS.
     """
     if name not in tuple(NETWORKS):
-        raise UserError(f"unknown model {name!r}: choose one of {', '.join(NETWORKS)}")
+        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(NETWORKS)}")
     return NETWORKS[name]()
 
 
 def count_parameters(network: nn.Module) -> int:
     """Every parameter, trained or not: what the assignment's limit of 200,000 is about."""
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def count_multiply_adds(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> int:
-    """Of the convolutions and matrix products, for one image; the usual measure of a network's cost.
-
-    Raises UserError if the network does not take an image of that size.
-    """
-    tried = copy_to_try(network, input_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        tried(torch.zeros(1, *input_size))
-    return counter.get_total_flops() // 2
-
-
-def summary(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> str:
-    """What torchsummary prints of the network.
-
-    It is shown a copy, on the CPU and not in training: torchsummary sends a random batch through what it is
-    given, which would shift the BatchNorm statistics of a trained network, and move torch's random state.
-
-    Raises UserError if the network does not take an image of that size.
-    """
-    tried, printed = copy_to_try(network, input_size), io.StringIO()
-    with contextlib.redirect_stdout(printed), torch.random.fork_rng(devices=[]):
-        torchsummary.summary(tried, tuple(input_size), device="cpu")
-    return printed.getvalue().strip("\n")

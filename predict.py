@@ -15,13 +15,15 @@ import numpy as np
 import torch
 from torch import nn
 
-import photos
-import records
-from dataset import CLASSES, MEAN, STD, load
-from errors import CommandParser, UserError
-from hardware import DEVICES, make_accelerator
-from loaders import TEST_BATCH_SIZE, normalise
-from model import build
+import utils
+from dataset import TEST_BATCH_SIZE
+from s9 import records
+from s9.data import photos
+from s9.data.cifar10 import CLASSES, MEAN, STD
+from s9.data.device_loader import normalise
+from s9.data.sources import load
+from s9.engine.hardware import DEVICES, make_accelerator
+from s9.errors import CommandParser, UserError
 
 RESULTS = Path(__file__).parent / "results"
 LIKELIEST = 3
@@ -102,7 +104,7 @@ def default_run() -> Path:
 def trained_network(folder: Path, device: str = "auto") -> Trained:
     """The network of a run folder, on the device. Raises UserError if the run or the device is not there."""
     settings = records.read(folder).settings
-    network = build(settings.model)
+    network = utils.new_network(settings.model)
     records.load_weights(folder, network)
     device = make_accelerator(device, "float32").device
     network.eval().to(device, memory_format=torch.channels_last)

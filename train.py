@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-import hardware
-import records
 import utils
-from dataset import DATASETS, load
-from errors import CommandParser, Interrupted, RunError, UserError
-from loaders import loaders
-from model import NETWORKS, build
-from settings import PRESETS, Settings, preset
+from dataset import loaders
+from model import NETWORKS
+from s9 import records
+from s9.data.sources import DATASETS, load
+from s9.engine import hardware
+from s9.errors import CommandParser, Interrupted, RunError, UserError
+from s9.settings import PRESETS, Settings, preset
 
 FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
 """Of those that `accelerate launch` may have started; the others hold their tongue."""
@@ -156,7 +156,7 @@ def train(options: argparse.Namespace) -> None:
         raise UserError("several processes need --out, one folder for all of them")
     settings = chosen_settings(options)
     torch.manual_seed(settings.seed)
-    network = build(settings.model)
+    network = utils.new_network(settings.model)
     data = load(options.dataset, options.data_dir)
     settings = replace(settings, dataset=data.name)
     options.out = options.out or records.free_folder(settings)
@@ -178,7 +178,7 @@ def train(options: argparse.Namespace) -> None:
 def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.Scores:
     """Tests a run's weights on the set that its history was made with, in float32, and prints the result."""
     run = records.read(folder)
-    network = build(run.settings.model)
+    network = utils.new_network(run.settings.model)
     records.load_weights(folder, network)
     data = load(run.settings.dataset, data_dir)
     if run.settings.validation:

@@ -16,24 +16,33 @@ from accelerate.utils import gather_object, reduce
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-import checkpoints
-import records
-from bars import Bars
-from dataset import Data, train_transform
-from errors import Interrupted, RunError, UserError
-from faults import Interrupts, Watch, told
-from forecast import Forecast
-from hardware import make_accelerator, precision_of, shared_batch_norm
-from loaders import Loader, default_workers, loaders, normalise
-from optimizer import make_optimizer
-from records import Epoch, Run
-from settings import Settings, image_size
+from dataset import default_workers, loaders, train_transform
+from model import build
+from s9 import records
+from s9.data.device_loader import Loader, normalise
+from s9.data.sources import Data
+from s9.engine import checkpoint
+from s9.engine.failures import Interrupts, Watch, told
+from s9.engine.hardware import make_accelerator, precision_of, shared_batch_norm
+from s9.engine.optimizer import make_optimizer
+from s9.engine.progress import Bars, Forecast
+from s9.errors import Interrupted, RunError, UserError
+from s9.records import Epoch, Run
+from s9.settings import Settings, image_size
 
 FIT_TO = 1_000
 """Training images that a network's fit_to() is shown."""
 
 REFRESH = 10
 """Batches between two looks at the loss: each makes a GPU wait for the CPU."""
+
+
+def new_network(name: str) -> nn.Module:
+    """A new network by its name in model.NETWORKS, as model.build gives it; UserError if there is none."""
+    try:
+        return build(name)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 class Scores(NamedTuple):
@@ -184,7 +193,7 @@ def fit(
     network: its first weights are its own; it is trained in place and left on the device.
     folder: written after every epoch (see records.py); must hold no run, or with `resume` one of the same
     settings, which then goes on from its last checkpoint and ends as if it had never stopped.
-    device, precision: see make_accelerator. workers: see loaders.loaders.
+    device, precision: see make_accelerator. workers: see dataset.loaders.
     after_epoch: called with the history so far when an epoch is kept, in the process that writes it.
 
     Tests are in the precision of training, the last one in float32: it is the result.
@@ -207,7 +216,7 @@ def fit(
     )
     _check_size(network, settings)
     records.claim(folder, settings, resume)
-    if (folder / records.SETTINGS).exists() and not checkpoints.there(folder):
+    if (folder / records.SETTINGS).exists() and not checkpoint.there(folder):
         raise UserError(f"{folder} holds a run, but no checkpoint to go on from: name another folder")
 
     torch.manual_seed(settings.seed + accelerator.process_index)
@@ -228,7 +237,7 @@ def fit(
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
     with accelerator.main_process_first():  # It puts a damaged checkpoint aside for all.
-        state = checkpoints.load(folder, asdict(settings)) if resume else None
+        state = checkpoint.load(folder, asdict(settings)) if resume else None
     if state is not None:
         run, progress = _restore(run, parts, state, accelerator)
 
@@ -318,13 +327,13 @@ def _keep(run: Run, parts: dict, progress: Progress, accelerator: Accelerator) -
         "history": [list(row) for row in run.history],
         "log": run.log,
         "progress": asdict(progress),
-        "random": gather_object([checkpoints.random_state()]),
+        "random": gather_object([checkpoint.random_state()]),
         **{name: part.state_dict() for name, part in parts.items()},
     }
     if not accelerator.is_main_process:
         return
     try:
-        checkpoints.save(run.folder, state)
+        checkpoint.save(run.folder, state)
         if not progress.batches:
             records.write(run, parts["network"])
     except OSError as error:
@@ -343,7 +352,7 @@ def _restore(run: Run, parts: dict, state: dict, accelerator: Accelerator) -> tu
         for name, part in parts.items():
             part.load_state_dict(state[name])
         if len(state["random"]) == accelerator.num_processes:
-            checkpoints.set_random_state(state["random"][accelerator.process_index])
+            checkpoint.set_random_state(state["random"][accelerator.process_index])
     except UserError:
         raise
     except Exception as error:  # Of a network that was changed since, each part fails as it likes.

@@ -27,7 +27,8 @@ from hypothesis import HealthCheck, configuration, settings
 
 pytest.register_assert_rewrite("fuzzing", "made_data", "mirrors", "networks", "sandbox", "small")
 
-FAULTS = Path(__file__).parent.parent / "results" / "faults.json"
+REPO = Path(__file__).parent.parent
+FAULTS = REPO / "results" / "faults.json"
 TRIED: dict[tuple[str, str], int] = {}
 REFUSED: dict[str, int] = {}
 """By the fuzz test's name, how many different bad inputs it saw refused."""
@@ -169,9 +170,15 @@ def cifar10_folder(outside) -> Path:
 @pytest.fixture(scope="session")
 def cifar10(cifar10_folder):
     """The real CIFAR-10, read once for all tests."""
-    from dataset import load  # Here: it takes seconds that most test files can do without.
+    from s9.data.sources import load  # Here: it takes seconds that most test files can do without.
 
     return load("cifar10", cifar10_folder)
+
+
+def program(command):
+    """What a command calls itself."""
+    name = command.__name__
+    return f"python -m {name}" if "." in name else f"{name}.py"
 
 
 @pytest.fixture
@@ -183,7 +190,7 @@ def refused(capsys):
             command.main([str(argument) for argument in arguments])
         assert ended.value.code == 2
         line = capsys.readouterr().err
-        assert line.startswith(f"{command.__name__}.py: error: ")
+        assert line.startswith(f"{program(command)}: error: ")
         assert line.count("\n") == 1
         return line
 
@@ -236,9 +243,9 @@ def audited(tmp_path, notebook):
     """Audits what is given, the rest being good; gives the checks that are not met, by requirement."""
     from made_runs import make_run
 
-    import audit
     import dataset
     from model import S9Net
+    from tools import audit
 
     def failures(network=None, transform=None, run=None, path=notebook):
         network = S9Net() if network is None else network

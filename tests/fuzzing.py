@@ -13,7 +13,7 @@ from conftest import REFUSED, long_tests
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from errors import UserError
+from s9.errors import UserError
 
 FACTOR = 10 if long_tests() else 1
 PROMISED: dict[str, int] = {}

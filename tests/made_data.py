@@ -11,7 +11,8 @@ import pyarrow
 import pyarrow.parquet
 from torchvision.datasets import CIFAR10
 
-from dataset import CLASSES, Data
+from s9.data.cifar10 import CLASSES
+from s9.data.sources import Data
 
 THREE = (A.HorizontalFlip, A.ShiftScaleRotate, A.CoarseDropout)
 SIZES = {"train": 50_000, "test": 10_000}

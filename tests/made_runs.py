@@ -2,10 +2,10 @@
 
 import json
 
-import records
 from model import build
-from records import Epoch, Run
-from settings import Settings
+from s9 import records
+from s9.records import Epoch, Run
+from s9.settings import Settings
 
 STRUCTURE = "C1 C2 C3 C4 O, three convolutions a block"
 SHRINKING = "a block shrinks in its third convolution, by stride 2 or dilation"

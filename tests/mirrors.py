@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10
 
-import download
-from download import Patience, RemoteFile, Source
+from s9.data import download
+from s9.data.download import Patience, RemoteFile, Source
 
 PATIENCE = Patience(timeout=0.5, floor=30_000, window=0.15, most=5_000_000)
 STEP = 0.02  # seconds between two pieces of a crawling answer

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from receptive_field import receptive_field
+from s9.analysis.receptive_field import receptive_field
 
 
 class Network(nn.Module):

@@ -8,15 +8,16 @@ from types import ModuleType
 
 import pytest
 import torch
+from conftest import program
 from fuzzing import was_refused
 
-import assignment
-import dataset
-import records
 import utils
 from model import build
-from records import Epoch, Run
-from settings import Settings
+from s9 import records
+from s9.data import sources
+from s9.records import Epoch, Run
+from s9.settings import Settings
+from tools import report
 
 HISTORY = [Epoch(1, 0.1, 1.5, 45.0, 1.2, 86.5, 60.0), Epoch(2, 0.0, 1.0, 60.0, 0.9, 85.25, 60.0)]
 FACTS = {
@@ -65,7 +66,7 @@ class Sandbox:
         """Expects exit code 2 and one line, and returns that; counts the arguments, with `bad_input`."""
         code, line = self.call(command, arguments)
         assert code == 2, f"it ended with {code}"
-        assert line.startswith(f"{command.__name__}.py") and ": error: " in line
+        assert line.startswith(program(command)) and ": error: " in line
         assert line.endswith("\n") and line[:-1].isprintable()
         was_refused((command.__name__, arguments, bad_input))
         return line
@@ -84,7 +85,7 @@ def opened(folder: Path):
         patch.chdir(sandbox.folder)
         patch.setattr(utils, "train", trained)
         patch.setattr(torch, "set_flush_denormal", lambda _: True)
-        patch.setattr(dataset, "_digits", functools.cache(dataset._digits))
-        patch.setattr(assignment, "README", sandbox.folder / "README.md")
-        patch.setattr(assignment, "IMAGES", sandbox.folder / "Images")
+        patch.setattr(sources, "digits", functools.cache(sources.digits))
+        patch.setattr(report, "README", sandbox.folder / "README.md")
+        patch.setattr(report, "IMAGES", sandbox.folder / "Images")
         yield sandbox

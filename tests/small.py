@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import utils
-from dataset import Data
-from settings import Settings
+from s9.data.sources import Data
+from s9.settings import Settings
 
 AS_IF_NEVER_STOPPED = "ends as if never stopped, bit for bit"
 """How runs that were broken off end in the tests that compare evidence()."""

@@ -10,9 +10,10 @@ import requests
 from made_data import assert_same, assert_well_formed, png, write_batches, write_parquet
 
 import dataset
-import download
-from dataset import CLASSES, MEAN, STD, load
-from errors import UserError
+from s9.data import download
+from s9.data.cifar10 import CLASSES, MEAN, STD
+from s9.data.sources import load
+from s9.errors import UserError
 
 
 def test_real_cifar10_is_whole(cifar10):

@@ -6,19 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import model
-from errors import UserError
-from model import (
-    NETWORKS,
-    FastNet,
-    ResidualUnit,
-    S9Net,
-    SeparableUnit,
-    build,
-    count_multiply_adds,
-    count_parameters,
-    receptive_field,
-    summary,
-)
+from model import NETWORKS, FastNet, ResidualUnit, S9Net, SeparableUnit, build, count_parameters
+from s9.analysis.receptive_field import receptive_field
+from s9.analysis.summary import count_multiply_adds, summary
+from s9.errors import ValueError
 
 # The table in the README of the notebook that this repo rebuilds: (layer, shape, parameters), 51 rows.
 UNITS = [(16, 32, 432), (16, 32, 2304), (16, 30, 2304), (32, 30, 4608), (32, 30, 9216), (32, 15, 9216)]
@@ -70,7 +61,7 @@ def test_the_summary_does_not_depend_on_dropout(dropout, expected):
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.1])
 def test_dropout_out_of_range(dropout):
-    with pytest.raises(UserError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match="between 0 and 1"):
         S9Net(dropout=dropout)
 
 
@@ -84,7 +75,7 @@ def test_dropout_drops_in_training_alone():
 
 
 def test_an_unknown_name():
-    with pytest.raises(UserError, match="unknown model 'resnet'") as caught:
+    with pytest.raises(ValueError, match="unknown model 'resnet'") as caught:
         build("resnet")
     assert all(name in str(caught.value) for name in NETWORKS)
     assert "\n" not in str(caught.value)
@@ -164,7 +155,7 @@ def test_torchsummary_alone_would_not(capsys):
 
 def test_the_summary_takes_a_network_that_is_elsewhere():
     network = S9Net().to("meta")
-    with pytest.raises(UserError, match="does not take an image"):
+    with pytest.raises(ValueError, match="does not take an image"):
         summary(network)  # There are no weights to copy: it says so rather than moving the network itself.
     assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
 

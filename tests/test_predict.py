@@ -8,14 +8,15 @@ from made_runs import make_run
 from PIL import Image
 from torch import nn
 
-import loaders
-import photos
 import predict
-import records
 import utils
-from dataset import CLASSES, MEAN, STD, load, test_transform
-from errors import UserError
+from dataset import test_transform
 from model import build
+from s9 import records
+from s9.data import device_loader, photos
+from s9.data.cifar10 import CLASSES, MEAN, STD
+from s9.data.sources import load
+from s9.errors import UserError
 
 REPO = Path(__file__).parent.parent
 REFERENCE = REPO / "results" / "reference"
@@ -81,7 +82,7 @@ def test_classify_takes_images_a_batch_at_a_time_and_keeps_their_order():
 
     def one_by_one():
         for level in levels:
-            assert len(taken) - sum(network.batches) < loaders.TEST_BATCH_SIZE
+            assert len(taken) - sum(network.batches) < device_loader.TEST_BATCH_SIZE
             taken.append(level)
             yield np.full((32, 32, 3), level)
 

@@ -7,10 +7,10 @@ import pytest
 from conftest import long_tests
 
 import dataset
-import records
 import train
 from model import NETWORKS
-from settings import PRESETS
+from s9 import records
+from s9.settings import PRESETS
 
 REPO = Path(__file__).parent.parent
 

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from made_data import the_three
 from small import SETTINGS, SmallNet, new_network, small_data
 
-import hardware
-import records
 import utils
-from errors import UserError
-from loaders import loaders
+from dataset import loaders
 from model import build
-from settings import PRESETS, Settings
+from s9 import records
+from s9.engine import hardware
+from s9.errors import UserError
+from s9.settings import PRESETS, Settings
 
 REPO = Path(__file__).parent.parent
 

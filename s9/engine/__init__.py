@@ -1,0 +1,1 @@
+"""What a training run stands on: optimizer, device, checkpoints, progress, failures."""

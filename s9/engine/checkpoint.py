@@ -1,0 +1,133 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped.
+
+checkpoint.pt            the newest
+checkpoint-previous.pt   the one before it, for the case that the newest is damaged
+
+Each begins with a line that holds the SHA-256 of the rest, so a truncated, changed or foreign file is noticed
+before anything in it is believed; the rest is read by torch.load with weights_only=True, which builds tensors
+and plain values and runs no code. A new one is written whole under another name before it takes its place: at
+any moment, whatever happens, one good checkpoint is there under one of the two names.
+"""
+
+import hashlib
+import io
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from s9.errors import UserError
+from s9.files import replace
+from s9.records import CHECKPOINT
+
+PREVIOUS = "checkpoint-previous.pt"
+MARK = b"S9 checkpoint, SHA-256 "
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Makes `state` (tensors and plain values) the newest checkpoint; the newest so far becomes the previous.
+
+    Raises OSError if it cannot be written; the checkpoints so far are then as they were.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)
+    payload = content.getvalue()
+    newest = folder / CHECKPOINT
+    fresh = folder / f".{CHECKPOINT}-new"
+    replace(fresh, MARK + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    if newest.exists():
+        newest.replace(folder / PREVIOUS)
+    fresh.replace(newest)
+    _sync(folder)
+
+
+def there(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, good or bad, the newest first."""
+    return [path for path in (folder / CHECKPOINT, folder / PREVIOUS) if path.exists()]
+
+
+def load(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest good checkpoint of a run of these settings, or None if the folder holds no checkpoint.
+
+    settings: must equal state["settings"], else the checkpoint is another run's.
+
+    One that is damaged or foreign is named in a printed line, and the previous one takes its place.
+    Raises UserError if there are checkpoints and none is good.
+    """
+    problems = []
+    for path in there(folder):
+        try:
+            state = _read(path, settings)
+        except _Bad as error:
+            problems.append(f"{path} cannot be resumed from ({error})")
+            continue
+        if problems:
+            print(f"{problems[0]}: going on from the one before it", flush=True)
+        if path.name == PREVIOUS:  # The next save must not put a bad one into its place.
+            path.replace(folder / CHECKPOINT)
+        return state
+    if problems:
+        raise UserError("; ".join(problems) + ": train anew in another folder")
+    return None
+
+
+class _Bad(Exception):
+    """A checkpoint cannot be used; the message is the reason in a few words."""
+
+
+def _read(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    try:
+        head, _, payload = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise _Bad(error.strerror or str(error)) from error
+    if not head.startswith(MARK):
+        raise _Bad("it is no checkpoint of this repository")
+    if head.removeprefix(MARK).decode("ascii", "replace") != hashlib.sha256(payload).hexdigest():
+        raise _Bad("it is damaged: its checksum differs")
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # Made by hand, with a checksum that is right.
+        raise _Bad("it holds more than tensors and plain values") from error
+    if not isinstance(state, dict) or state.get("settings") != settings:
+        raise _Bad("it is of a run with other settings")
+    return state
+
+
+def _sync(folder: Path) -> None:
+    """Makes the renames last through a power cut, where the system lets a folder be opened."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every global generator that a network or a transform may draw from, as plain values."""
+    name, keys, *rest = np.random.get_state()
+    state = {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": [name, keys.tolist(), *rest],
+        "python": random.getstate(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = [own.tolist() for own in torch.cuda.get_rng_state_all()]
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state().tolist()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Puts the generators back to where random_state() saw them; those of absent hardware are left out."""
+    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *rest))
+    random.setstate(state["python"])
+    if len(cuda := state.get("cuda", [])) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([torch.tensor(own, dtype=torch.uint8) for own in cuda])
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(torch.tensor(state["mps"], dtype=torch.uint8))

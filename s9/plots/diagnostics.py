@@ -1,0 +1,375 @@
+"""Draws what explains a network: augmentations, receptive field, kernels, mistakes, Grad-CAM, calibration.
+
+Arrays come in, figures in the style of style.py go out; what has to be measured first, analysis.py measures.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from sklearn.metrics import confusion_matrix
+
+from s9.analysis.interpret import BINS, Calibration, Example, check_array, check_predictions, even_steps
+from s9.analysis.receptive_field import Row
+from s9.errors import UserError
+from s9.plots.style import BLUE, GREEN, GREY, VERMILLION, NotebookFigure, draw_image, new_figure, styled
+
+COLUMNS = 5  # of the misclassified images
+LIKELIEST = 3  # classes that are named under each of them
+KERNEL_COLUMNS = 8
+IMAGES = ("n", "height", "width", 3)  # the shape of many
+
+
+@styled
+def plot_augmentations(
+    images: np.ndarray, transforms: Mapping[str, Callable[[np.ndarray], np.ndarray]], dataset: str
+) -> NotebookFigure:
+    """Draw one row per transform and one column per image, the same images in every row.
+
+    Each transform is called once per image, in reading order, on a copy. The randomness is the
+    transforms' own: seed them to get the same figure again.
+
+    Args:
+        images: uint8 (n, height, width, 3), n at least 1; 8 fill the width well.
+        transforms: row title -> function from uint8 (height, width, 3) to the same shape and dtype.
+        dataset: "cifar10" or "digits".
+
+    Raises:
+        UserError: an argument, or what a transform returns, is not as described.
+    """
+    check_array("images", images, IMAGES, np.uint8)
+    if not transforms:
+        raise UserError("transforms: there is none to draw, give at least one")
+    title = "what each augmentation does to the same images, one a row"
+    figure = new_figure(dataset, title, height=0.5 + 1.05 * len(transforms))
+    grid = figure.subplots(len(transforms), len(images), squeeze=False)
+    for row, (name, transform) in zip(grid, transforms.items(), strict=True):
+        for axes, image in zip(row, images, strict=True):
+            changed = transform(image.copy())
+            check_array(f"transforms: what {name!r} returns", changed, image.shape, np.uint8)
+            draw_image(axes, changed)
+        _name_row(row[0], name)
+    return figure
+
+
+@styled
+def plot_receptive_field(image: np.ndarray, rows: Sequence[Row], dataset: str) -> NotebookFigure:
+    """Draw, block by block, how large a part of an image one position of the block's map sees.
+
+    A panel's squares are the receptive fields after each of the block's layers, all drawn around the image's
+    middle; what the largest of them leaves out is pale. Where it is larger than the image, it sees padding.
+
+    Args:
+        image: uint8 (height, width, 3).
+        rows: of receptive_field(network); the word before the first dot of a layer's name is its block's.
+        dataset: "cifar10" or "digits".
+
+    Raises:
+        UserError: an argument is not as described.
+    """
+    check_array("image", image, IMAGES[1:], np.uint8)
+    if not isinstance(rows, Sequence) or not rows or not all(isinstance(row, Row) for row in rows):
+        raise UserError("rows: must be those that receptive_field(network) returns, one at least")
+    blocks = _blocks(rows)
+    height, width = image.shape[:2]
+    last = list(blocks.values())[-1][-1]
+    title = f"how far one position sees after each block; in the end {_size(last)} pixels"
+    title += f"\nThe image has {_size((height, width))}; "
+    title += "what is seen beyond it is padding" if max(last) > min(height, width) else "pale: not seen"
+    figure = new_figure(dataset, title, height=3.7)
+    panels = figure.subplots(1, len(blocks), squeeze=False)[0]
+    middle = height // 2 + 0.5, width // 2 + 0.5
+    # The same piece of the plane in all panels, and a little more than the largest square.
+    reach = max(height, width, *(side for fields in blocks.values() for side in fields[-1])) / 2 + 1.5
+    for axes, (block, fields) in zip(panels, blocks.items(), strict=True):
+        pale = draw_image(axes, (image * 0.3 + 255 * 0.7).astype(np.uint8))
+        seen = axes.imshow(image)
+        for drawn in (pale, seen):
+            drawn.set_extent((0, width, height, 0))
+        axes.set_facecolor(GREY)
+        for field in fields:
+            corner = middle[1] - field[1] / 2, middle[0] - field[0] / 2
+            look = {"fill": False, "edgecolor": VERMILLION, "linewidth": 2.5 if field == fields[-1] else 1}
+            square = axes.add_patch(Rectangle(corner, field[1], field[0], **look))
+        seen.set_clip_path(square)
+        axes.set_xlim(middle[1] - reach, middle[1] + reach)
+        axes.set_ylim(middle[0] + reach, middle[0] - reach)
+        axes.set_title(f"{block}: {_size(fields[-1])}")
+        steps = ", ".join(_size(field, short=True) for field in fields)
+        axes.set_xlabel(f"layer by layer: {steps}", size=10)
+    return figure
+
+
+def _blocks(rows: Sequence[Row]) -> dict[str, list[tuple[int, int]]]:
+    """By block, the receptive fields (height, width) after its layers, growing: {"C1": [(3, 3), (5, 5)]}."""
+    blocks: dict[str, list[tuple[int, int]]] = {}
+    for row in rows:
+        # Places where branches meet have no dot in their names, and belong to the block before them.
+        block = row.layer.split(".")[0] if "." in row.layer or not blocks else list(blocks)[-1]
+        field = row.r_out if isinstance(row.r_out, tuple) else (row.r_out, row.r_out)
+        blocks[block] = sorted({*blocks.get(block, []), field})
+    return blocks
+
+
+def _size(sides: tuple[int, int], short: bool = False) -> str:
+    return str(sides[0]) if short and sides[0] == sides[1] else f"{sides[0]} x {sides[1]}"
+
+
+@styled
+def plot_confusion(
+    labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], dataset: str
+) -> NotebookFigure:
+    """Draw how many images of each class are taken for which, and beside it each class's accuracy.
+
+    Args:
+        labels: integers (n,), 0 to len(classes) - 1.
+        probabilities: floats (n, len(classes)), 0 to 1; the largest of a row is the prediction.
+        classes: the names of the classes.
+        dataset: "cifar10" or "digits".
+
+    Raises:
+        UserError: an argument is not as described.
+    """
+    check_predictions(labels, probabilities, len(classes))
+    counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)))
+    images, right = counts.sum(axis=1), counts.diagonal()
+    mistakes = counts - np.diag(right)
+    accuracy = right / np.maximum(images, 1)
+    title = f"{right.sum() / len(labels):.2%} of {len(labels):,} test images are right"
+    if mistakes.any():
+        true, taken = np.unravel_index(mistakes.argmax(), mistakes.shape)
+        title += f"\nThe most frequent mistake: {classes[true]} taken for {classes[taken]}, "
+        title += f"{mistakes[true, taken]:,} of {images[true]:,}"
+    figure = new_figure(dataset, title, height=6.6)
+    matrix, bars = figure.subplots(1, 2, width_ratios=[2.3, 1])
+    # Shades of their own: beside a thousand that are right, a hundred mistakes would be as pale as none.
+    shades = matplotlib.colormaps["Oranges"](0.6 * mistakes / max(1, mistakes.max()))
+    np.einsum("iij->ij", shades)[:] = matplotlib.colormaps["Blues"](0.6 * accuracy)
+    draw_image(matrix, shades)
+    for (row, column), count in np.ndenumerate(counts):
+        color = "#999999" if count == 0 else "black"
+        weight = "bold" if row == column else "normal"
+        matrix.text(column, row, f"{count:,}", ha="center", va="center", size=10, color=color, weight=weight)
+    matrix.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
+    matrix.set_yticks(range(len(classes)), classes)
+    matrix.set_xlabel("class that the model names")
+    matrix.set_ylabel("true class")
+    matrix.tick_params(length=0)
+    bars.barh(range(len(classes)), 100 * accuracy, color=BLUE, height=0.7)
+    for row, share in enumerate(accuracy):
+        text = f"{share:.1%}" if images[row] else "no images"
+        bars.text(100 * share + 3, row, text, va="center", size=10)
+    bars.set_title("Accuracy of each class, %")
+    bars.set_xlim(0, 135)
+    bars.set_xticks([0, 50, 100])
+    bars.set_yticks([])
+    bars.spines.bottom.set_bounds(0, 100)
+    bars.set_ylim(matrix.get_ylim())
+    bars.grid(False, axis="y")
+    return figure
+
+
+@styled
+def plot_misclassified(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    dataset: str,
+    count: int = 20,
+) -> NotebookFigure:
+    """Draw wrongly classified test images with the true class and the three likeliest ones, in per cent.
+
+    They are a fair sample, not picked: all mistakes are ranked by the predicted class's probability, from
+    high to low (equal ones by index), and `count` evenly spaced ranks, with both ends, are drawn in order.
+
+    Args:
+        images: uint8 (N, height, width, 3), the whole test set, not augmented.
+        labels: integers (N,), 0 to len(classes) - 1.
+        probabilities: floats (N, len(classes)), 0 to 1; the largest of a row is the prediction.
+        classes: the names of the classes.
+        dataset: "cifar10" or "digits".
+        count: how many to draw, at least 2; all mistakes are drawn if there are no more.
+
+    Raises:
+        UserError: an argument is not as described.
+    """
+    check_array("images", images, IMAGES, np.uint8)
+    check_array("labels", labels, (len(images),), np.integer)
+    check_predictions(labels, probabilities, len(classes))
+    if not isinstance(count, int) or count < 2:
+        raise UserError(
+            f"count: it is {count!r}, but must be at least 2, the most and the least confident mistake"
+        )
+    wrong = probabilities.argmax(axis=1) != labels
+    shown = even_steps(probabilities.max(axis=1), wrong, count)
+    title = f"{wrong.sum():,} of {len(images):,} test images are misclassified"
+    if len(shown) == 0:
+        figure = new_figure(dataset, f"{title}\nThere is no mistake to show", height=1.2)
+        figure.subplots().set_axis_off()  # the layout places a title only above axes
+        return figure
+    sample = "all of them" if len(shown) == wrong.sum() else f"{len(shown)} at even steps"
+    title += f"\nShown: {sample}, from the most to the least confident mistake"
+    title += "\nUnder each: the classes that the model finds likeliest; green is the true one"
+    rows = -(-len(shown) // COLUMNS)
+    figure = new_figure(dataset, title, height=0.8 + 2.45 * rows)
+    cells = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    for index, axes in zip(shown, cells, strict=False):
+        draw_image(axes, images[index])
+        axes.set_title(f"true: {classes[labels[index]]}", loc="center", size=10)
+        likeliest = np.argsort(-probabilities[index], kind="stable")[:LIKELIEST]
+        for line, label in enumerate(likeliest):
+            right = label == labels[index]
+            look = {"color": GREEN if right else VERMILLION if line == 0 else "black", "size": 10}
+            look |= {"weight": "bold" if right else "normal", "transform": axes.transAxes, "va": "top"}
+            axes.text(0, -0.04 - 0.12 * line, classes[label], ha="left", **look)
+            axes.text(1, -0.04 - 0.12 * line, _percent(probabilities[index, label]), ha="right", **look)
+    for axes in cells:  # goes on behind the last image
+        axes.set_axis_off()
+    return figure
+
+
+def _percent(probability: float) -> str:
+    """Whole per cent; 99.7% must not read as 100%, a certainty, nor 0.3% as 0%."""
+    return ">99%" if probability >= 0.995 else "<1%" if probability < 0.005 else f"{probability:.0%}"
+
+
+@styled
+def plot_grad_cam(
+    right: Sequence[Example], wrong: Sequence[Example], classes: Sequence[str], dataset: str
+) -> NotebookFigure:
+    """Draw predictions and where in the image the model finds what speaks for a class (Grad-CAM).
+
+    Args:
+        right, wrong: as analysis.explained() gives them; one of the two may be empty.
+        classes: the names of the classes.
+        dataset: "cifar10" or "digits".
+
+    Raises:
+        UserError: there is nothing to draw, or a class without a name.
+    """
+    columns = max(len(right), len(wrong))
+    if columns == 0:
+        raise UserError("right, wrong: there is no prediction to draw, give at least one")
+    if any(not 0 <= label < len(classes) for it in (*right, *wrong) for label in (it.true, it.predicted)):
+        raise UserError(f"right, wrong: a class is not 0 to {len(classes) - 1}, give the names of all")
+    rows: list[tuple[str, list[np.ndarray], list[str]]] = []
+    if right:
+        rows += [("right", [it.image for it in right], [_named(it, classes) for it in right])]
+        rows += [("what speaks\nfor this class", [_heated(it.image, it.predicted_map) for it in right], [])]
+    if wrong:
+        heated = [_heated(it.image, it.predicted_map) for it in wrong]
+        rows += [("wrong", [it.image for it in wrong], [f"true: {classes[it.true]}" for it in wrong])]
+        rows += [("for the class\nit is taken for", heated, [_named(it, classes) for it in wrong])]
+        rows += [("for the\ntrue class", [_heated(it.image, it.true_map) for it in wrong], [])]
+    title = "yellow is where the model finds what speaks for a class (Grad-CAM)"
+    title += "\nEach a sample at even steps, from the most to the least confident prediction"
+    figure = new_figure(dataset, title, height=0.7 + 1.6 * len(rows))
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for cells, (name, pictures, headings) in zip(grid, rows, strict=True):
+        for axes, picture in zip(cells, pictures, strict=False):
+            draw_image(axes, picture)
+        for axes, heading in zip(cells, headings, strict=False):
+            axes.set_title(heading, loc="center", size=10)
+        for axes in cells[len(pictures) :]:
+            axes.set_axis_off()
+        _name_row(cells[0], name)
+    return figure
+
+
+def _named(example: Example, classes: Sequence[str]) -> str:
+    return f"{classes[example.predicted]} {_percent(example.probability)}"
+
+
+def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The image in grey, half covered by the map: black where it is 0, yellow where it is 1."""
+    grey = image.mean(axis=2, keepdims=True)
+    return (0.5 * grey + 127.5 * matplotlib.colormaps["inferno"](heat)[..., :3]).astype(np.uint8)
+
+
+def _name_row(first: Axes, name: str) -> None:
+    first.set_ylabel(name, rotation=0, ha="right", va="center")
+
+
+@styled
+def plot_kernels(kernels: np.ndarray, answers: np.ndarray, dataset: str) -> NotebookFigure:
+    """Draw the kernels of a first layer as colours, and under each what it answers to an image.
+
+    Both are grey at 0, and each is scaled to its own largest value; a kernel's stands above it.
+
+    Args:
+        kernels: floats (n, 3, height, width), of the channels red, green and blue.
+        answers: floats (n, height, width), as analysis.first_layer() gives them with the kernels.
+        dataset: "cifar10" or "digits".
+
+    Raises:
+        UserError: an argument is not as described, or not finite.
+    """
+    check_array("kernels", kernels, ("n", 3, "height", "width"), np.floating)
+    check_array("answers", answers, (len(kernels), "height", "width"), np.floating)
+    if not (np.isfinite(kernels).all() and np.isfinite(answers).all()):
+        raise UserError("kernels, answers: they are not finite, the training has diverged: train anew")
+    title = f"what the first layer looks for: {len(kernels)} kernels of {_size(kernels.shape[2:])} pixels"
+    title += "\nUnder each, what it answers to a test image; grey is 0, the number its largest weight"
+    rows = -(-len(kernels) // KERNEL_COLUMNS)
+    figure = new_figure(dataset, title, height=0.8 + 2.6 * rows)
+    grid = figure.subplots(2 * rows, KERNEL_COLUMNS)
+    pairs = zip(grid[::2].flat, grid[1::2].flat, strict=True)
+    for kernel, answer, (above, below) in zip(kernels.transpose(0, 2, 3, 1), answers, pairs, strict=False):
+        draw_image(above, _around_grey(kernel))
+        above.set_title(f"{np.abs(kernel).max():.2f}", loc="center", size=10)
+        draw_image(below, _around_grey(answer[..., None].repeat(3, axis=2)))
+    for above, below in pairs:  # goes on behind the last kernel
+        above.set_axis_off()
+        below.set_axis_off()
+    return figure
+
+
+def _around_grey(values: np.ndarray) -> np.ndarray:
+    """0 to 1: the largest magnitude at one of the two ends, 0 in the middle."""
+    return 0.5 + 0.5 * values / max(np.abs(values).max(), np.finfo(values.dtype).tiny)
+
+
+@styled
+def plot_calibration(calibration: Calibration, dataset: str) -> NotebookFigure:
+    """Draw how often predictions are right by how sure the model is of them, and how many are that sure.
+
+    Args:
+        calibration: as analysis.calibration() gives it.
+        dataset: "cifar10" or "digits".
+
+    Raises:
+        UserError: the data set is unknown.
+    """
+    counts, confidence, accuracy = calibration
+    sure, right = (np.nansum(counts * values) / counts.sum() for values in (confidence, accuracy))
+    title = f"the model is {sure:.1%} sure on average, and right in {right:.1%}"
+    title += f"\nExpected calibration error {calibration.error:.2%}: the mean gap between the two, bin by bin"
+    figure = new_figure(dataset, title, height=6.6)
+    upper, lower = figure.subplots(2, 1, height_ratios=[3, 1.1], sharex=True)
+    width = 100 / BINS
+    lefts = width * np.arange(BINS)
+    look = {"width": width, "align": "edge", "edgecolor": "white", "color": BLUE}
+    upper.bar(lefts, 100 * np.nan_to_num(accuracy), **look, label="share that is right")
+    upper.hlines(
+        100 * confidence, lefts, lefts + width, color=VERMILLION, linewidth=3, label="mean confidence"
+    )
+    upper.plot([0, 100], [0, 100], color="black", linestyle=":", label="calibrated: as often right as sure")
+    upper.set_ylim(0, 102)
+    upper.set_ylabel("right, %")
+    upper.set_title(
+        f"Gap: |share right - mean confidence| in {BINS} bins, averaged over all images (Guo et al., 2017)",
+        size=11,
+    )
+    upper.legend(loc="upper left", reverse=True)
+    bars = lower.bar(lefts, counts, **look)
+    lower.bar_label(bars, [f"{count:,}" for count in counts], padding=2, size=10)
+    lower.set_ylim(0, 1.3 * counts.max())
+    lower.set_yticks([])
+    lower.set_title("Images in each bin")
+    lower.set_xlabel("confidence: probability of the class that the model names, %")
+    lower.set_xlim(0, 100)
+    lower.grid(False)
+    return figure

@@ -1,0 +1,211 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from small import small_data
+from torch import nn
+
+from model import NETWORKS, S9Net, build
+from s9.analysis import interpret
+from s9.data.device_loader import normalise
+from s9.errors import UserError
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+
+# Calibration
+
+
+def make_predictions(*groups):
+    """Of two classes; (confidence, images, how many of them are right) a group."""
+    confidence = np.concatenate([np.full(images, sure) for sure, images, _ in groups])
+    labels = np.concatenate([np.arange(images) >= right for _, images, right in groups]).astype(int)
+    return labels, np.stack([confidence, 1 - confidence], axis=1)
+
+
+def test_as_often_right_as_sure_is_no_error():
+    groups = [(percent / 100, 100, percent) for percent in (52, 63, 74, 85, 99)]
+    assert interpret.calibration(*make_predictions(*groups)).error == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("right", "error"), [(50, 0.4), (100, 0.1)])
+def test_too_sure_and_not_sure_enough_are_errors_of_known_size(right, error):
+    assert interpret.calibration(*make_predictions((0.9, 100, right))).error == pytest.approx(error)
+
+
+def test_gaps_of_opposite_sign_do_not_cancel_and_bins_weigh_as_many_images_as_they_hold():
+    labels, probabilities = make_predictions((0.9, 300, 240), (0.6, 100, 80))
+    assert interpret.calibration(labels, probabilities).error == pytest.approx((300 * 0.1 + 100 * 0.2) / 400)
+
+
+def test_calibration_is_what_the_definition_says_on_random_predictions():
+    generator = np.random.default_rng(1)
+    probabilities, labels = generator.dirichlet([0.5] * 10, 2000), generator.integers(0, 10, 2000)
+    found = interpret.calibration(labels, probabilities)
+    error = 0
+    for number in range(15):
+        members = [
+            (row.max(), row.argmax() == label)
+            for row, label in zip(probabilities, labels, strict=True)
+            if number / 15 < row.max() <= (number + 1) / 15
+        ]
+        assert found.counts[number] == len(members)
+        if members:
+            confidence, accuracy = np.mean(members, axis=0)
+            assert found.confidence[number] == pytest.approx(confidence)
+            assert found.accuracy[number] == pytest.approx(accuracy)
+            error += len(members) / 2000 * abs(accuracy - confidence)
+        else:
+            assert np.isnan(found.confidence[number]) and np.isnan(found.accuracy[number])
+    assert found.error == pytest.approx(error)
+
+
+def test_certainty_is_in_the_last_bin():
+    assert interpret.calibration(*make_predictions((1.0, 7, 7))).counts.tolist() == [0] * 14 + [7]
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "message"),
+    [
+        (np.zeros(0, int), np.zeros((0, 2)), "labels: "),
+        (np.zeros(2, int), np.zeros((3, 2)), "probabilities: "),
+        (np.full(2, 2), np.zeros((2, 2)), "labels: must be 0 to 1"),
+        (np.zeros(2, int), np.full((2, 2), 3.0), "are these logits"),
+        ([0, 1], np.zeros((2, 2)), "labels: .* got list"),
+    ],
+)
+def test_calibration_refuses_what_are_no_predictions(labels, probabilities, message):
+    with pytest.raises(UserError, match=message) as caught:
+        interpret.calibration(labels, probabilities)
+    assert "\n" not in str(caught.value)
+
+
+# Kernels
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_first_layer_is_the_kernels_that_see_the_image_and_what_they_answer(name):
+    network = build(name)
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    kernels, answers = interpret.first_layer(network, image, MEAN, STD)
+    assert np.array_equal(kernels, network.C1[0].convolution.weight.detach().numpy())
+    assert answers.shape == (len(kernels), 32, 32)
+    patch = (image[4:7, 9:12] / 255 - MEAN) / STD
+    expected = np.einsum("nchw,hwc->n", kernels, patch)  # at the patch's middle
+    assert np.allclose(answers[:, 5, 10], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [nn.Linear(2, 2), nn.Conv2d(1, 4, 3)])
+def test_first_layer_needs_a_convolution_of_rgb(network):
+    with pytest.raises(UserError, match="does not begin with a convolution of RGB"):
+        interpret.first_layer(network, make_patches()[0], MEAN, STD)
+
+
+# Grad-CAM
+
+
+class Colours(nn.Module):
+    """Class 0 is redness, class 1 blueness, class 2 the lack of any: C4 averages 4 x 4 pixels a channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.C4 = nn.Conv2d(3, 3, 4, stride=4, groups=3, bias=False)
+        self.O = nn.Linear(3, 3, bias=False)
+        nn.init.constant_(self.C4.weight, 1 / 16)
+        self.O.weight.data = torch.tensor([[1.0, 0, 0], [0, 0, 1], [-1, -1, -1]])
+
+    def forward(self, images):
+        return self.O(self.C4(images).mean((2, 3)))
+
+
+def make_patches():
+    """A black image with a red patch in rows 4..7, columns 24..27, and a blue one in rows 20..23, 8..11."""
+    image = np.zeros((1, 32, 32, 3), np.uint8)
+    image[:, 4:8, 24:28, 0] = 255
+    image[:, 20:24, 8:12, 2] = 255
+    return image
+
+
+@pytest.mark.parametrize(("label", "rows", "columns"), [(0, (4, 8), (24, 28)), (1, (20, 24), (8, 12))])
+def test_grad_cam_is_hot_where_the_class_is_decided_and_nowhere_else(label, rows, columns):
+    (heat,) = interpret.grad_cam(Colours(), make_patches(), np.array([label]), (0, 0, 0), (1, 1, 1))
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert rows[0] <= row < rows[1] and columns[0] <= column < columns[1]
+    far = np.ones_like(heat, bool)
+    far[rows[0] - 4 : rows[1] + 4, columns[0] - 4 : columns[1] + 4] = False  # interpolated up to there
+    assert heat[far].max() == 0
+    assert (heat.dtype, heat.max()) == (np.float32, 1)
+
+
+def test_grad_cam_is_0_where_nothing_speaks_for_the_class():
+    heat = interpret.grad_cam(Colours(), make_patches(), np.array([2]), (0, 0, 0), (1, 1, 1))
+    assert (heat == 0).all()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_grad_cam_is_the_class_activation_map_of_our_networks(name):
+    """Behind C4 there is only an average and a linear layer: its weights say what each channel is worth."""
+    torch.manual_seed(3)
+    network = build(name).eval()
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    found = interpret.grad_cam(network, image.repeat(10, 0), np.arange(10), MEAN, STD)
+    with torch.no_grad():
+        inputs = normalise(torch.from_numpy(image), torch.tensor(MEAN), torch.tensor(STD))
+        (features,) = network.C4(network.C3(network.C2(network.C1(inputs))))
+        maps = torch.einsum("chw,nc->nhw", features, network.O.classifier.weight[:, :, 0, 0]).relu()
+        maps = F.interpolate(maps[:, None], 32, mode="bilinear")[:, 0]
+    largest = maps.amax((1, 2), keepdim=True)
+    assert (largest > 0).sum() >= 3
+    assert np.allclose(found, torch.where(largest > 0, maps / largest, 0), atol=1e-4)
+
+
+def test_grad_cam_changes_nothing_in_the_network_and_needs_no_gradients_switched_on():
+    network = S9Net().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        interpret.grad_cam(network, make_patches(), np.array([0]), MEAN, STD)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert not network.C4._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": nn.Linear(2, 2)}, "Linear has no block C4"),
+        ({"images": make_patches() / 255}, "images: must be an array of uint8"),
+        ({"labels": np.array([0, 1])}, r"labels: must be an array of integer \(1\)"),
+        ({"labels": np.array([0.0])}, "labels: .* got float64"),
+        ({"labels": np.array([3])}, "labels: must be 0 to 2, got 3 to 3"),
+        ({"labels": np.array([-1])}, "labels: must be 0 to 2, got -1 to -1"),
+    ],
+)
+def test_grad_cam_refuses_bad_input_in_one_line(change, message):
+    given = {"network": Colours(), "images": make_patches(), "labels": np.array([0])}
+    given |= {"mean": MEAN, "std": STD}
+    with pytest.raises(UserError, match=message) as caught:
+        interpret.grad_cam(**given | change)
+    assert "\n" not in str(caught.value)
+
+
+def test_explained_are_even_steps_of_right_and_of_wrong_predictions():
+    data = small_data()
+    predicted = np.where(np.arange(30) < 20, data.test_labels, (data.test_labels + 1) % 10)
+    confidence = np.linspace(0.9, 0.4, 30)
+    probabilities = np.full((30, 10), 0.01)
+    probabilities[np.arange(30), predicted] = confidence
+    right, wrong = interpret.explained(S9Net(), data, probabilities)
+    for examples, first, last in ((right, 0, 19), (wrong, 20, 29)):
+        assert len(examples) == interpret.EXAMPLES
+        chosen = [int(np.abs(confidence - it.probability).argmin()) for it in examples]
+        assert (chosen[0], chosen[-1]) == (first, last) and chosen == sorted(chosen)
+        for it, index in zip(examples, chosen, strict=True):
+            assert np.array_equal(it.image, data.test_images[index])
+            assert (it.true, it.predicted) == (data.test_labels[index], predicted[index])
+    assert all(np.array_equal(it.predicted_map, it.true_map) for it in right)
+    assert not any(np.array_equal(it.predicted_map, it.true_map) for it in wrong)
+
+
+def test_explained_without_a_mistake():
+    data = small_data()
+    right, wrong = interpret.explained(S9Net(), data, np.eye(10)[data.test_labels])
+    assert (len(right), wrong) == (interpret.EXAMPLES, [])

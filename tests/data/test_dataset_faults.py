@@ -1,0 +1,203 @@
+"""dataset.load: what is said of data that are not right."""
+
+import types
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from fuzzing import examples
+from hypothesis import given
+from hypothesis import strategies as st
+from made_data import SIZES, make_images, png, small, write_batches, write_parquet
+
+import dataset
+from s9.data.sources import load
+from s9.errors import UserError
+
+
+def refusal(folder: Path | str, name: str = "cifar10") -> str:
+    """What load says about a folder: one line of decent length that names it."""
+    with pytest.raises(UserError) as caught:
+        load(name, folder)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 300 + len(str(folder))
+    assert str(folder) in message
+    return message
+
+
+def test_unknown_data_set():
+    with pytest.raises(UserError, match="unknown dataset 'cifar100': choose one of auto, cifar10, digits"):
+        load("cifar100")
+
+
+@pytest.mark.parametrize("name", ["auto", "cifar10"])
+@pytest.mark.parametrize("way", ["argument", "environment"])
+def test_folder_that_is_none(tmp_path, monkeypatch, name, way):
+    """Under auto too: who names a folder wants that one, not digits."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for folder, problem in (
+        ("missing", "does not exist"),
+        ("file", "is a file"),
+        ("empty", "holds no CIFAR"),
+    ):
+        if way == "environment":
+            monkeypatch.setenv("CIFAR10_DIR", str(tmp_path / folder))
+            with pytest.raises(UserError, match=problem):
+                load(name)
+        else:
+            assert problem in refusal(tmp_path / folder, name)
+
+
+def test_folder_of_batches_that_is_missing_or_empty(tmp_path):
+    folder = tmp_path / "cifar-10-batches-py"
+    assert "does not exist" in refusal(folder)
+    folder.mkdir()
+    assert "damaged" in refusal(folder)
+
+
+@pytest.mark.parametrize("split", SIZES)
+def test_half_a_pair_of_parquet_files(tmp_path, split):
+    write_parquet(tmp_path / f"{split}-00000-of-00001.parquet", [png(make_images(1)[0])], [0])
+    assert "it needs" in refusal(tmp_path)
+
+
+ONE = png(make_images(1)[0])
+TRANSPARENT = cv2.imencode(".png", np.zeros((32, 32, 4), np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "problem"),
+    [
+        pytest.param([ONE] * 20, list(range(10)) * 2, "50,000", id="too few"),
+        pytest.param([b""], [0], "damaged", id="empty image"),
+        pytest.param([b"no image"], [0], "damaged", id="no image"),
+        pytest.param([ONE[:60]], [0], "damaged", id="half an image"),
+        pytest.param([None], [0], "damaged", id="image missing"),
+        pytest.param([ONE, png(make_images(1)[0][:16])], [0, 1], "32x16 pixels", id="several sizes"),
+        pytest.param([png(np.zeros((28, 28, 3), np.uint8))], [0], "28x28 pixels", id="other size"),
+        pytest.param([png(np.zeros((32, 32, 1), np.uint8))], [0], "red, green and blue", id="grey image"),
+        pytest.param([png(np.zeros((32, 32, 3), np.uint16))], [0], "uint16", id="image of 16 bits"),
+        pytest.param([TRANSPARENT], [0], "red, green and blue", id="image with transparency"),
+        pytest.param([ONE, ONE], [0, None], "damaged", id="label missing"),
+        pytest.param([ONE], ["cat"], "damaged", id="label in words"),
+        pytest.param([ONE], [0.5], "damaged", id="broken label"),
+        pytest.param([ONE], [-1], "a class", id="negative label"),
+        pytest.param([ONE], [10**15], "a class", id="enormous label"),
+        pytest.param([], [], "50,000", id="no rows"),
+    ],
+)
+def test_parquet_of_something_else(tmp_path, images, labels, problem):
+    for split in SIZES:
+        write_parquet(tmp_path / f"{split}-00000-of-00001.parquet", images, labels)
+    assert problem in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "columns", [{"image": [ONE], "label": [0]}, {"img": [ONE], "label": [0]}, {"x": [1]}]
+)
+def test_parquet_of_other_columns(tmp_path, columns):
+    for split in SIZES:
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / f"{split}-0.parquet")
+    assert "no CIFAR-10 parquet file" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><title>Please sign in</title>", b"PAR1", b"PAR1" * 100])
+def test_something_else_under_the_name_of_parquet(tmp_path, content):
+    for split in SIZES:
+        (tmp_path / f"{split}-0.parquet").write_bytes(content)
+    assert "damaged" in refusal(tmp_path)
+
+
+@examples(150)
+@given(place=st.integers(0, 10**4), new=st.binary(max_size=3), gone=st.integers(0, 3))
+def test_no_byte_of_a_parquet_file_changes_an_image(tmp_path_factory, place, new, gone):
+    """The file is refused, or its classes are not of one size, or each image is one of the file's own."""
+    folder = tmp_path_factory.getbasetemp() / "changed parquet"
+    if not folder.exists():
+        folder.mkdir()
+        for split in SIZES:
+            write_parquet(
+                folder / f"{split}-0.parquet", [png(image) for image in make_images(10)], [*range(10)]
+            )
+    content = (folder / "test-0.parquet").read_bytes()
+    place %= len(content)
+    (folder / "train-0.parquet").write_bytes(content[:place] + new + content[place + gone :])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "_checked", lambda data, folder: data)
+        try:
+            data = load("cifar10", folder)
+        except UserError as error:
+            assert "damaged" in str(error) and "\n" not in str(error)
+            return
+    assert len(data.train_images) == len(data.train_labels)
+    if sorted(data.train_labels) == list(range(10)):
+        assert {image.tobytes() for image in data.train_images} <= {
+            image.tobytes() for image in make_images(10)
+        }
+
+
+@pytest.mark.parametrize("says", [5, 23, 2**20, 2**40])
+def test_parquet_that_speaks_of_another_number_of_rows(tmp_path, monkeypatch, says):
+    """Fewer ended in a bare StopIteration, more in images that nobody had written."""
+    for split in SIZES:
+        write_parquet(tmp_path / f"{split}-0.parquet", [ONE] * 10, list(range(10)))
+    real = pyarrow.parquet.ParquetFile.metadata.fget
+    told = property(
+        lambda file: types.SimpleNamespace(num_rows=says, num_row_groups=real(file).num_row_groups)
+    )
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "metadata", told)
+    assert "damaged" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 3, 100, 300])
+def test_truncated_parquet(tmp_path, size):
+    for split in SIZES:
+        write_parquet(tmp_path / f"{split}-0.parquet", [ONE] * 10, list(range(10)))
+    path = tmp_path / "train-0.parquet"
+    path.write_bytes(path.read_bytes()[:size])
+    assert "damaged" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"])
+@pytest.mark.parametrize("damage", ["changed", "truncated", "deleted", "a folder"])
+def test_damaged_batches(tmp_path, monkeypatch, name, damage):
+    path = write_batches(tmp_path, small(), monkeypatch) / "cifar-10-batches-py" / name
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    if damage == "changed":
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif damage == "truncated":
+        path.write_bytes(content[:-1])
+    elif damage == "a folder":
+        path.mkdir()
+    assert "MD5" in refusal(tmp_path)
+    assert "MD5" in refusal(tmp_path, "auto")
+
+
+def test_batches_are_not_unpickled_before_they_are_checked(tmp_path, monkeypatch):
+    """Unpickling runs what a file says: nothing that is not the published file may get that far."""
+    write_batches(tmp_path, small(), monkeypatch)
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"cos\nabort\n(tR.")
+    assert "MD5" in refusal(tmp_path)
+
+
+def test_batches_are_found_from_either_folder(tmp_path, monkeypatch):
+    """They are read, since the complaint is of how few images they hold."""
+    write_batches(tmp_path, small(), monkeypatch)
+    assert "50,000" in refusal(tmp_path)
+    with pytest.raises(UserError, match="50,000"):
+        load("cifar10", str(tmp_path / "cifar-10-batches-py"))
+
+
+@pytest.mark.parametrize(("old", "new"), [(3, 4), (9, 10)])
+def test_wrong_class_counts(made, tmp_path, monkeypatch, old, new):
+    """The shapes are right, one label of the test set is not."""
+    labels = made.test_labels.copy()
+    labels[np.flatnonzero(labels == old)[0]] = new
+    write_batches(tmp_path, made._replace(test_labels=labels), monkeypatch)
+    assert "the test set is not CIFAR-10's" in refusal(tmp_path)

@@ -1,0 +1,219 @@
+import os
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import long_tests, tried
+from small import AS_IF_NEVER_STOPPED, SETTINGS, evidence, fit_small, fork_server, goes_on
+
+from s9 import records
+from s9.engine import checkpoint
+from s9.errors import UserError
+
+STATE = {"settings": {"seed": 0}, "number": 0}
+
+
+def state(number):
+    return {**STATE, "number": number, "tensor": torch.arange(number + 1)}
+
+
+def load(folder):
+    return checkpoint.load(folder, STATE["settings"])
+
+
+def test_the_newest_state_comes_back_and_the_one_before_is_kept(tmp_path):
+    assert load(tmp_path) is None
+    for number in range(3):
+        checkpoint.save(tmp_path, state(number))
+        assert load(tmp_path)["number"] == number
+        assert torch.equal(load(tmp_path)["tensor"], torch.arange(number + 1))
+    (tmp_path / records.CHECKPOINT).unlink()
+    assert load(tmp_path)["number"] == 1
+    assert {path.name for path in tmp_path.iterdir()} == {records.CHECKPOINT}
+
+
+def damaged(content, way):
+    middle = len(content) // 2
+    return {
+        "cut": content[:-500],
+        "bit": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "checksum": content.replace(b"SHA-256 ", b"SHA-256 0", 1),
+        "page": b"<html></html>",
+        "empty": b"",
+        "foreign": None,
+    }[way]
+
+
+@pytest.mark.parametrize("way", ["cut", "bit", "checksum", "page", "empty", "foreign"])
+def test_a_bad_checkpoint_is_named_and_the_previous_one_takes_its_place(tmp_path, capsys, way):
+    checkpoint.save(tmp_path, state(0))
+    checkpoint.save(tmp_path, state(1))
+    path = tmp_path / records.CHECKPOINT
+    content = damaged(path.read_bytes(), way)
+    if content is None:
+        checkpoint.save(tmp_path / "..", {**state(7), "settings": {"seed": 1}})
+        content = (tmp_path / ".." / records.CHECKPOINT).read_bytes()
+    path.write_bytes(content)
+    assert load(tmp_path)["number"] == 0
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert line.startswith(f"{path} cannot be resumed from (it is ")
+    tried("a checkpoint truncated, changed or foreign", "it is named, the previous one takes its place", 1)
+    checkpoint.save(tmp_path, state(2))  # must not push the bad one into the good one's place
+    path.write_bytes(b"")
+    assert load(tmp_path)["number"] == 0
+
+
+def test_two_bad_checkpoints_end_in_one_line(tmp_path):
+    for number in range(2):
+        checkpoint.save(tmp_path, state(number))
+    for name in (records.CHECKPOINT, checkpoint.PREVIOUS):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"checkpoint\.pt cannot .*checkpoint-previous\.pt cannot .*train anew"
+    ):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("position", range(0, 2000, 97))
+def test_no_changed_byte_goes_unnoticed(tmp_path, position, capsys):
+    checkpoint.save(tmp_path, state(0))
+    path = tmp_path / records.CHECKPOINT
+    content = bytearray(path.read_bytes())
+    content[position % len(content)] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(UserError):
+        load(tmp_path)
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def test_loading_runs_no_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save(tmp_path, {"settings": STATE["settings"], "code": Payload()})
+    with pytest.raises(UserError, match="it holds more than tensors and plain values"):
+        load(tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing but the test catches it."""
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_a_kill_at_any_step_of_a_write_leaves_a_good_checkpoint(tmp_path, monkeypatch, before):
+    """Every call that changes the disk is, in turn, the last one."""
+    steps = 0
+    while True:
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        for number in range(before):
+            checkpoint.save(folder, state(number))
+        calls = []
+
+        def counted(call, calls=calls, last=steps):
+            def counting(*arguments, **options):
+                if len(calls) == last:
+                    raise Killed
+                calls.append(call)
+                return call(*arguments, **options)
+
+            return counting
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", counted(os.fsync))
+            patch.setattr(Path, "replace", counted(Path.replace))
+            patch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process tidies up nothing
+            try:
+                checkpoint.save(folder, state(before))
+                break
+            except Killed:
+                pass
+        assert load(folder)["number"] in (before - 1, before)
+        checkpoint.save(folder, state(9))
+        assert load(folder)["number"] == 9
+        steps += 1
+    assert steps == 5  # two syncs, three renames
+    tried("killed between two steps of a checkpoint's write", "the new or the previous one is whole", steps)
+
+
+def test_every_global_generator_is_put_back():
+    before = checkpoint.random_state()
+    draw = lambda: (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random())  # noqa: E731
+    first = draw()
+    assert draw() != first
+    checkpoint.set_random_state(before)
+    assert draw() == first
+
+
+def run_and_kill(folder, seconds):
+    """Goes on with the run in a process of its own and kills it after some seconds; True if it was done."""
+    process = CONTEXT.Process(target=goes_on, args=(str(folder),))
+    process.start()
+    process.join(seconds)
+    done = process.exitcode is not None
+    process.kill()
+    process.join()
+    assert not done or process.exitcode == 0
+    return done
+
+
+CONTEXT = fork_server()
+
+
+def test_resume_after_random_kills_ends_as_if_there_had_been_none(tmp_path):
+    # In such a process too: another number of threads adds up in another order.
+    assert run_and_kill(tmp_path / "whole", 60)
+    whole = evidence(tmp_path / "whole")
+    started = time.perf_counter()
+    assert run_and_kill(tmp_path / "timed", 60)
+    duration = time.perf_counter() - started
+    dice, kills, runs, in_a_write = random.Random(0), 0, 0, 0
+    wanted = 200 if long_tests() else 15
+    while kills < wanted:
+        folder = tmp_path / f"run-{runs}"
+        while not run_and_kill(folder, dice.uniform(0, 1.2 * duration)):
+            kills += 1
+            in_a_write += bool(list(folder.glob(".*-tmp")))
+        runs += 1
+        assert evidence(folder) == whole
+        assert not list(folder.glob(".*"))
+    assert runs > 1
+    tried("killed (SIGKILL) at a random moment, then resumed", AS_IF_NEVER_STOPPED, kills)
+    tried("of these, inside the write of a file", "the same, and nothing is left behind", in_a_write)
+
+
+def test_a_resumed_run_tells_where_else_it_ran(tmp_path, monkeypatch):
+    fit_small(tmp_path / "run")
+    facts = records.read(tmp_path / "run").facts
+    assert "resumed" not in facts
+    (tmp_path / "run" / checkpoint.PREVIOUS).replace(tmp_path / "run" / records.CHECKPOINT)
+    monkeypatch.setattr(records, "_device_name", lambda _: "another CPU")
+    fit_small(tmp_path / "run", resume=True)
+    resumed = records.read(tmp_path / "run").facts
+    stretch = {"epoch": 3, "device": "another CPU", "started": facts["started"]}
+    assert resumed == facts | {"resumed": [stretch]}
+    fit_small(tmp_path / "run", resume=True)
+    assert records.read(tmp_path / "run").facts == resumed
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
+    facts = {"data": {"fingerprint": "01"}}
+    with pytest.raises(UserError, match="began with other data"):
+        records.continued(facts, {"data": {"fingerprint": "02"}}, 1)
+
+
+def test_a_checkpoint_of_another_run_is_foreign(tmp_path):
+    fit_small(tmp_path / "run")
+    fit_small(tmp_path / "other", replace(SETTINGS, seed=5))
+    for name in (records.CHECKPOINT, checkpoint.PREVIOUS):
+        (tmp_path / "other" / name).replace(tmp_path / "run" / name)
+    with pytest.raises(UserError, match="of a run with other settings"):
+        fit_small(tmp_path / "run", resume=True)

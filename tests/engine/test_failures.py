@@ -1,0 +1,310 @@
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPO, tried
+from small import AS_IF_NEVER_STOPPED, SETTINGS, SmallNet, evidence, fit_small, new_network
+
+import train
+import utils
+from s9 import records
+from s9.engine import checkpoint
+from s9.engine.failures import Interrupts, Watch, told
+from s9.errors import Interrupted, RunError
+
+
+@pytest.fixture
+def whole(tmp_path):
+    fit_small(tmp_path / "whole")
+    return evidence(tmp_path / "whole")
+
+
+class Spoilt(SmallNet):
+    """Does `fault` to its logits in the given training batch, counted from 0 over the run."""
+
+    def __init__(self, batch, fault):
+        super().__init__()
+        self.batch, self.fault, self.seen = batch, fault, 0
+
+    def forward(self, images):
+        logits = super().forward(images)
+        if self.training:
+            self.seen += 1
+            if self.seen == self.batch + 1:
+                return self.fault(logits)
+        return logits
+
+
+Spoilt.__name__ = SmallNet.__name__  # Which is in the weights' file: its run is compared with a SmallNet's.
+
+
+def spoilt(batch, fault):
+    torch.manual_seed(1)
+    return Spoilt(batch, fault)
+
+
+class EndlessGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(context, logits):
+        return logits.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * float("inf")
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2, 4, 8])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda logits: logits * float("nan"), "the loss is nan"),
+        (lambda logits: logits * 3e38 * 3e38, "the loss is (nan|inf)"),
+        (EndlessGradient.apply, "the gradient's norm (inf|nan)"),
+    ],
+    ids=["nan", "infinite", "gradient"],
+)
+def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path, whole, batch, fault, words):
+    folder = tmp_path / "run"
+    with pytest.raises(RunError, match=words) as raised:
+        fit_small(folder, network=spoilt(batch, fault))
+    assert str(raised.value).startswith(f"epoch {batch // 3 + 1}, batch {batch % 3}: ")
+    assert "lower --learning-rate (now 0.05)" in str(raised.value)
+    assert (folder / records.CHECKPOINT).exists() == (batch >= 3)
+    fit_small(folder, resume=True)
+    assert evidence(folder) == whole
+    outcome = (
+        "stops with epoch, batch and advice, exit 1; nothing bad is kept, --resume " + AS_IF_NEVER_STOPPED
+    )
+    tried("a loss or a gradient that is not finite", outcome, 1)
+
+
+def test_the_watch_remembers_the_first(capsys):
+    watch = Watch(new_network(), torch.device("cpu"))
+    watch.see(0, torch.tensor(1.0), gradients=True)
+    watch.check()
+    watch.see(1, torch.tensor(float("nan")), gradients=False)
+    watch.see(2, torch.tensor(float("inf")), gradients=False)
+    watch.see(3, torch.tensor(1.0), gradients=False)
+    with pytest.raises(RunError, match="batch 1: the loss is nan and"):
+        watch.check()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory."),
+            r"out of memory: give a smaller --batch-size \(now 32\)",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            "out of memory: give a smaller",
+        ),
+        (MemoryError(), "out of memory: give a smaller"),
+        (
+            RuntimeError("[gloo/tcp] Connection closed by peer [127.0.0.1]"),
+            "another process of this job ended",
+        ),
+    ],
+)
+def test_what_befalls_an_epoch_is_told_in_one_line(error, words):
+    with (
+        pytest.raises(RunError, match=f"^epoch 7: {words}.* is kept in runs/x ") as raised,
+        told(7, "runs/x", 32, 0.1),
+    ):
+        raise error
+    assert "\n" not in str(raised.value)
+
+
+def test_errors_of_the_code_itself_are_not_explained_away():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), told(1, "runs/x", 32, 0.1):
+        torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def test_a_real_lack_of_memory_is_told(tmp_path):
+    def greedy(logits):
+        return logits + torch.empty(2**60)[0]
+
+    with pytest.raises(RunError, match="epoch 2: out of memory"):
+        fit_small(tmp_path / "run", network=spoilt(4, greedy))
+    tried("memory that does not suffice", "one line with the advice, exit 1; what came before is kept", 1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_that_dies_does_not_hang_the_run(tmp_path, monkeypatch):
+    def children():
+        return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
+
+    others = children()
+
+    def kill_worker(logits):
+        for child in children() - others:
+            os.kill(int(child), signal.SIGKILL)
+        time.sleep(0.2)
+        return logits
+
+    # Many small batches: the worker has not fetched them all when it dies.
+    settings = replace(SETTINGS, batch_size=2)
+    with pytest.raises(RunError, match=r"epoch 1: a worker process died: .*--workers"):
+        fit_small(tmp_path / "run", settings, network=spoilt(1, kill_worker), workers=1)
+    tried("a worker process that is killed", "one line, exit 1, at once", 1)
+
+
+@pytest.mark.parametrize("failing", range(1, 16, 2))
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch, whole, failing):
+    """Five files are synced an epoch: the checkpoint (and its folder), then the four records."""
+    calls, fsync = [], os.fsync
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) >= failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return fsync(descriptor)
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            RunError, match=r"run cannot be written after epoch \d \(No space left on device\)"
+        ):
+            fit_small(folder)
+    fit_small(folder, resume=True)
+    assert evidence(folder) == whole
+    outcome = "one line, exit 1; the last checkpoint is whole, --resume " + AS_IF_NEVER_STOPPED
+    tried("a disk that is full", outcome, 1)
+
+
+def test_a_lost_folder_ends_the_run_in_one_line(tmp_path):
+    folder = tmp_path / "run"
+
+    def lose(logits):
+        shutil.rmtree(folder)
+        return logits
+
+    with pytest.raises(RunError, match=r"run cannot be written after epoch 2 \(No such file or directory\)"):
+        fit_small(folder, network=spoilt(4, lose))
+
+
+def interrupting(number):
+    def fault(logits):
+        os.kill(os.getpid(), number)
+        return logits
+
+    return fault
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("batch", [0, 1, 2, 3, 4, 7])
+def test_an_interrupted_run_is_kept_to_the_batch(tmp_path, whole, batch, number):
+    folder, before = tmp_path / "run", signal.getsignal(number)
+    with pytest.raises(Interrupted, match=f"{number.name}; all is kept in") as raised:
+        fit_small(folder, network=spoilt(batch, interrupting(number)))
+    assert raised.value.exit_code == 128 + number
+    assert signal.getsignal(number) == before
+    network = spoilt(-1, None)
+    fit_small(folder, network=network, resume=True)
+    assert network.seen == 9 - (batch + 1)
+    assert evidence(folder) == whole
+    outcome = "kept to the batch, exit 130 or 143; --resume " + AS_IF_NEVER_STOPPED
+    tried("Ctrl-C or SIGTERM", outcome, 1)
+
+
+def test_a_run_that_is_interrupted_in_its_last_batch_is_done(tmp_path, whole):
+    fit_small(tmp_path / "run", network=spoilt(8, interrupting(signal.SIGINT)))
+    assert evidence(tmp_path / "run") == whole
+
+
+def test_an_interrupted_run_is_not_overwritten(tmp_path):
+    with pytest.raises(Interrupted):
+        fit_small(tmp_path / "run", network=spoilt(0, interrupting(signal.SIGINT)))
+    with pytest.raises(ValueError, match="already holds a run"):
+        fit_small(tmp_path / "run")
+
+
+def test_a_second_interrupt_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.signal == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_signals_of_another_thread_stay_as_they_are():
+    seen = []
+
+    def enter():
+        with Interrupts():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGINT)]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (RunError("epoch 2, batch 1: the loss is nan"), 1, "train.py: epoch 2, batch 1: the loss is nan\n"),
+        (
+            Interrupted("stopped in epoch 1", 130),
+            130,
+            "\ntrain.py: stopped in epoch 1\n"
+            "python train.py --dataset digits --epochs 2 --out 'a run' --resume\n",
+        ),
+        (KeyboardInterrupt(), 130, "\ntrain.py: stopped; what was kept goes on with --resume --out FOLDER\n"),
+    ],
+)
+def test_the_command_ends_with_a_line_and_a_code(monkeypatch, capsys, error, code, words):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(utils, "fit", fail)
+    with pytest.raises(SystemExit) as ended:
+        train.main(["--dataset", "digits", "--out", "a run", "--epochs", "2", "--resume"])
+    assert ended.value.code == code
+    assert capsys.readouterr().err == words
+
+
+def test_ctrl_c_on_the_command_line_is_kept_and_says_how_to_go_on(tmp_path):
+    command = [
+        sys.executable,
+        "train.py",
+        "--dataset",
+        "digits",
+        "--epochs",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    command += ["--batch-size", "16"]
+    process = subprocess.Popen(
+        command,
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    for line in process.stdout:
+        if line.startswith("Epoch 1"):
+            break
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert errors.endswith(
+        f"python train.py --dataset digits --epochs 1 --batch-size 16 --out {tmp_path / 'run'} --resume\n"
+    )
+    assert checkpoint.load(
+        tmp_path / "run", vars(replace(SETTINGS, epochs=1, batch_size=16, learning_rate=0.2))
+    )

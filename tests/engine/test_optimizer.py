@@ -1,0 +1,193 @@
+"""Which parameter is trained how, the schedule, and what a step of Muon does to a kernel."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from small import new_network
+
+from model import NETWORKS, build
+from s9.engine.optimizer import Muon, make_optimizer, orthogonalised
+from s9.settings import Settings
+
+
+def test_weight_decay_spares_norms_and_biases():
+    network = build("reference")
+    optimizer, _ = make_optimizer(network, Settings(weight_decay=0.01), steps=100)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    spared = {id(p) for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        assert id(parameter) in (spared if "norm" in name else decayed), name
+
+
+def test_biases_alone_learn_at_their_own_rate_all_along():
+    network = build("reference")
+    optimizer, scheduler = make_optimizer(network, Settings(learning_rate=0.4, bias_rate=16), steps=100)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    for _ in range(100):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                factor = 16 if names[id(parameter)].endswith("bias") else 1
+                assert group["lr"] == pytest.approx(factor * optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
+def test_the_schedule_peaks_at_a_fifth_and_ends_at_nothing(steps):
+    optimizer, scheduler = make_optimizer(build("reference"), Settings(learning_rate=0.4), steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    if steps == 1000:
+        assert max(rates) == pytest.approx(0.4, rel=1e-3)
+        assert rates.index(max(rates)) == pytest.approx(200, abs=2)
+        assert rates[-1] < 1e-3
+        assert np.ptp(np.diff(rates[:200])) < 1e-9  # straight up
+        assert np.ptp(np.diff(rates[201:])) < 1e-9  # straight down
+
+
+# Muon
+
+
+def names_by_group(network, optimizer):
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    return [{names[id(parameter)] for parameter in group["params"]} for group in optimizer.param_groups]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_muon_trains_the_kernels_whose_length_a_norm_undoes(name):
+    """So each of them, made twice as long, leaves the network what it was, and no other kernel does."""
+    torch.manual_seed(0)
+    network = build(name)
+    optimizer, _ = make_optimizer(network, Settings(muon_rate=0.05), steps=100)
+    assert isinstance(optimizer, Muon)
+    *others, turned = names_by_group(network, optimizer)
+    assert set().union(*others) == {key for key, _ in network.named_parameters()} - turned
+    images = torch.randn(4, 3, 32, 32)
+    logits = network.train()(images)
+    for key, parameter in network.named_parameters():
+        if parameter.ndim < 2:
+            assert key not in turned
+            continue
+        longer = copy.deepcopy(network)
+        with torch.no_grad():
+            longer.get_parameter(key).mul_(2)
+        same = torch.allclose(longer(images), logits, atol=1e-3, rtol=1e-3)
+        depthwise = parameter.shape[1] == 1
+        assert (key in turned) == (same and not depthwise), key
+
+
+def test_without_a_rate_for_muon_all_is_sgd():
+    optimizer, _ = make_optimizer(build("best"), Settings(), steps=100)
+    assert type(optimizer) is torch.optim.SGD
+
+
+def test_muons_rate_follows_the_same_schedule():
+    optimizer, scheduler = make_optimizer(
+        build("best"), Settings(learning_rate=0.4, muon_rate=0.05), steps=100
+    )
+    for _ in range(100):
+        assert optimizer.param_groups[-1]["lr"] == pytest.approx(optimizer.param_groups[0]["lr"] / 8)
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("shape", [(16, 27), (64, 576), (64, 64), (96, 40)])
+def test_an_orthogonalised_matrix_has_singular_values_around_1_and_the_same_vectors(shape):
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    matrix = left @ torch.diag(torch.logspace(-3, -1, min(shape))) @ right
+    values = left.T @ orthogonalised(matrix) @ right.T
+    assert torch.diagonal(values).min() > 0.6
+    assert torch.diagonal(values).max() < 1.25
+    assert (values - torch.diag(torch.diagonal(values))).abs().max() < 0.01
+
+
+def test_a_matrix_of_zeros_stays_one():
+    assert torch.equal(orthogonalised(torch.zeros(3, 5)), torch.zeros(3, 5))
+
+
+def test_a_step_of_muon_turns_a_kernel_by_its_rate_and_keeps_its_length():
+    """A gradient across the kernel: the step is at a right angle to it, and its size is rate times length."""
+    torch.manual_seed(0)
+    kernel = torch.nn.Parameter(torch.zeros(4, 2, 3, 3))
+    with torch.no_grad():
+        kernel[:, 0] = torch.randn(4, 3, 3)
+        kernel *= 2 / kernel.norm()
+    before = kernel.detach().clone()
+    optimizer = Muon([{"params": [kernel], "turned": True}], lr=0.1, momentum=0.9, nesterov=True)
+    kernel.grad = torch.zeros_like(kernel)
+    kernel.grad[:, 1] = 1e-6 * torch.randn(4, 3, 3)
+    optimizer.step()
+    assert kernel.grad is None
+    step = kernel.detach() - before
+    assert step[:, 0].abs().max() < 1e-6  # 2, the root of its four rows, was its length already
+    assert step.norm().item() == pytest.approx(0.1 * 2, rel=1e-5)
+
+
+def test_a_kernels_length_is_brought_to_the_root_of_its_rows():
+    kernel = torch.nn.Parameter(torch.full((9, 1, 2, 2), 7.0))
+    optimizer = Muon([{"params": [kernel], "turned": True}], lr=0.1, momentum=0.9, nesterov=True)
+    kernel.grad = torch.zeros_like(kernel)
+    optimizer.step()
+    assert kernel.norm().item() == pytest.approx(3)
+    assert kernel.isfinite().all()
+
+
+def test_what_muon_does_not_turn_is_sgds():
+    """The same parameters by SGD and by Muon, none turned."""
+    ways = []
+    for kind in (torch.optim.SGD, Muon):
+        network = new_network(dropout=0)
+        optimizer = kind(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+        for seed in range(3):
+            torch.manual_seed(seed)
+            network(torch.randn(8, 3, 16, 16)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        ways.append([parameter.detach().clone() for parameter in network.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*ways, strict=True))
+
+
+def test_a_gradient_that_a_closure_computes_is_muons_as_well():
+    """The same step as from a gradient that is there already, and the closure's value comes back."""
+    kernels = []
+    for by_closure in (False, True):
+        torch.manual_seed(0)
+        kernel = torch.nn.Parameter(torch.randn(4, 2, 3, 3))
+        optimizer = Muon([{"params": [kernel], "turned": True}], lr=0.1, momentum=0.9, nesterov=True)
+
+        def loss(kernel=kernel):
+            value = (kernel - 1).square().sum()
+            value.backward()
+            return value.item()
+
+        if by_closure:
+            assert optimizer.step(loss) > 0
+        else:
+            loss()
+            optimizer.step()
+        kernels.append(kernel.detach())
+    assert torch.equal(*kernels)
+
+
+def test_muons_momentum_is_nesterovs():
+    """Two steps by hand, in NumPy but for the orthogonalisation."""
+    torch.manual_seed(0)
+    kernel = torch.nn.Parameter(torch.randn(4, 3, 1, 1))
+    expected = kernel.detach().flatten(1).numpy().copy()
+    optimizer = Muon([{"params": [kernel], "turned": True}], lr=0.1, momentum=0.5, nesterov=True)
+    average = np.zeros((4, 3), np.float32)
+    for _ in range(2):
+        gradient = torch.randn(4, 3)
+        kernel.grad = gradient.clone().view(4, 3, 1, 1)
+        optimizer.step()
+        average = 0.5 * average + gradient.numpy()
+        step = orthogonalised(torch.from_numpy(gradient.numpy() + 0.5 * average)).numpy()
+        expected *= 2 / np.linalg.norm(expected)
+        expected -= 0.1 * 2 * step / np.linalg.norm(step)
+    np.testing.assert_allclose(kernel.detach().flatten(1).numpy(), expected, atol=1e-5)

@@ -1,0 +1,202 @@
+"""Two processes on this machine's CPU, joined as `accelerate launch` joins them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPO, free_port, tried
+from small import SETTINGS, fit_small, fork_server, new_network, small_data
+from torch import nn
+
+import train
+import utils
+from dataset import loaders
+from s9 import records
+from s9.engine.hardware import SharedBatchNorm2d, make_accelerator, shared_batch_norm
+
+CONTEXT = fork_server()
+
+
+def joined(rank, port, results, work, arguments):
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
+    torch.set_num_threads(1)
+    try:
+        results.put((rank, work(rank, *arguments)))
+    except BaseException as error:
+        results.put((rank, repr(error)))  # Else the test would wait for it, and not hear why.
+        raise
+    torch.distributed.destroy_process_group()
+
+
+def two(work, *arguments):
+    """What work(rank, *arguments) returns in each of two processes that know of each other."""
+    port, results = free_port(), CONTEXT.Queue()
+    processes = [
+        CONTEXT.Process(target=joined, args=(rank, port, results, work, arguments)) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    found = dict(results.get(timeout=100) for _ in processes)
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0, found
+    return found[0], found[1]
+
+
+def seen_by(rank, size):
+    accelerator = make_accelerator("cpu", "float32")
+    assert accelerator.num_processes == 2
+    data = small_data()
+    # Labels that number the images: what a loader gives can be counted.
+    data = data._replace(train_labels=np.arange(80), test_labels=np.arange(30))
+    train_loader, test_loader = loaders(
+        data, size, process=accelerator.process_index, processes=accelerator.num_processes
+    )
+    train_loader.set_epoch(1)
+    return [[labels.tolist() for _, labels in loader] for loader in (train_loader, test_loader)]
+
+
+@pytest.mark.parametrize("size", [32, 27])
+def test_two_processes_see_every_image_exactly_once(size):
+    first, second = two(seen_by, size)
+    for one, other, count in zip(first, second, (80, 30), strict=True):
+        assert len(one) == len(other)
+        assert sorted(chain(*one, *other)) == list(range(count))
+
+
+def trained(rank, folder, epochs, resume):
+    settings = replace(SETTINGS, epochs=epochs)
+    network, history = fit_small(folder, settings, new_network(dropout=0), resume=resume)
+    assert type(network.norm) is nn.BatchNorm2d
+    return history, {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def test_two_processes_give_the_losses_and_weights_of_one(tmp_path):
+    alone, weights = trained(0, tmp_path / "alone", 3, False)
+    (first, its_weights), (second, others) = two(trained, str(tmp_path / "two"), 3, False)
+    assert [row[:-1] for row in first] == [row[:-1] for row in second]
+    for row, same in zip(first, alone, strict=True):
+        assert row[1:6] == pytest.approx(same[1:6], abs=2e-4)
+    for name, tensor in weights.items():
+        np.testing.assert_allclose(its_weights[name], tensor, atol=2e-5, err_msg=name)
+        np.testing.assert_array_equal(its_weights[name], others[name], err_msg=name)
+    run = records.read(tmp_path / "two")
+    assert run.history == first
+    assert run.log.count("/30 (") == 3  # the test set, whole, once an epoch
+    assert all(re.fullmatch(r"Train: Loss=.*100%.*3/3.*", line) for line in run.log.splitlines()[1::4])
+
+
+def test_two_processes_resume(tmp_path):
+    whole, weights = two(trained, str(tmp_path / "whole"), 3, False)[0]
+
+    (tmp_path / "run").mkdir()
+    two(stopped_after, str(tmp_path / "run"), 2)
+    history, again = two(trained, str(tmp_path / "run"), 3, True)[0]
+    assert [row[:-1] for row in history] == [row[:-1] for row in whole]
+    assert all(np.array_equal(weights[name], again[name]) for name in weights)
+
+
+def stopped_after(rank, folder, epochs):
+    def stop(*arguments, **options):
+        if stop.left == 0:
+            raise ConnectionError
+        stop.left -= 1
+        return utils_test(*arguments, **options)
+
+    stop.left, utils_test, utils.test = epochs, utils.test, stop
+    try:
+        fit_small(folder, SETTINGS, new_network(dropout=0))
+    except ConnectionError:
+        utils.test = utils_test
+
+
+def test_batch_norm_over_two_processes_is_that_over_one_batch():
+    torch.manual_seed(0)
+    features = torch.randn(7, 3, 4, 5)
+    norm = nn.BatchNorm2d(3)
+    values = features.clone().requires_grad_()
+    expected = norm(values)
+    (expected * features.sin()).sum().backward()
+    first, second = two(normalised, features)
+    outputs, gradients = torch.empty_like(features), torch.empty_like(features)
+    for rank, (output, gradient, mean, variance) in enumerate((first, second)):
+        outputs[rank::2], gradients[rank::2] = torch.tensor(output), torch.tensor(gradient)
+        np.testing.assert_allclose(mean, norm.running_mean, atol=1e-6)
+        np.testing.assert_allclose(variance, norm.running_var, atol=1e-6)
+    torch.testing.assert_close(outputs, expected.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradients, values.grad, atol=1e-5, rtol=1e-5)
+
+
+def normalised(rank, features):
+    make_accelerator("cpu", "float32")
+    norm = nn.BatchNorm2d(3)
+    values = features[rank::2].clone().requires_grad_()
+    with shared_batch_norm(norm, 2):
+        assert type(norm) is SharedBatchNorm2d
+        output = norm(values)
+        (output * features[rank::2].sin()).sum().backward()
+    return tuple(t.detach().numpy() for t in (output, values.grad, norm.running_mean, norm.running_var))
+
+
+def test_a_last_batch_too_small_for_all_is_named():
+    with pytest.raises(ValueError, match="last batch has 1 images for 2 processes: change --batch-size"):
+        loaders(small_data(), 79, processes=2)
+
+
+def test_several_processes_need_a_folder(monkeypatch, refused):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "several processes need --out" in refused(train, "--dataset", "digits")
+
+
+def launch(folder, *options, **popen):
+    """What `accelerate launch` runs underneath on several GPUs; on CPUs it would itself want MPI."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", str(free_port()), "train.py", "--dataset", "digits"]
+    command += ["--epochs", "1", "--device", "cpu", "--precision", "float32", "--out", str(folder), *options]
+    return subprocess.Popen(
+        command,
+        cwd=REPO,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **popen,
+    )
+
+
+def test_a_killed_process_ends_the_job_which_then_resumes(tmp_path):
+    process = launch(tmp_path / "run", start_new_session=True)
+    for line in process.stdout:
+        if line.startswith("Epoch 1"):
+            break
+    time.sleep(1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    victim = max(int(child) for child in children)
+    os.kill(victim, signal.SIGKILL)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "train.py: epoch 1: another process of this job ended; what was trained before" in output, output
+    again = launch(tmp_path / "run", "--resume")
+    output, _ = again.communicate(timeout=200)
+    assert again.returncode == 0, output
+    assert output.count("Test set: Average loss") == 1
+    assert output.count("Epoch 1") == 1
+    assert len(records.read(tmp_path / "run").history) == 1
+    tried("one of two processes killed", "the job ends with one line, and resumes", 1)

@@ -1,0 +1,201 @@
+"""What holds for any network, image and batch: receptive fields, augmentations and loaders at random."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+from fuzzing import examples
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from networks import Branches, Residual, assert_exact, last, pair, random_network, seen_by_gradient
+from torch import nn
+
+from dataset import augmentations_alone, loaders, test_transform, train_transform
+from s9.analysis.receptive_field import receptive_field
+from s9.data.augment import augment, reseed
+from s9.data.cifar10 import CLASSES
+from s9.data.sources import Data
+from s9.errors import UserError
+from s9.settings import Settings, image_size
+
+# Receptive fields
+
+SIDES = st.integers(1, 5) | st.tuples(st.integers(1, 5), st.integers(1, 5))
+
+
+@st.composite
+def convolutions(draw, stride=True):
+    """One of any shape; without a stride, one that keeps the size of the map."""
+    kernel, dilation = draw(SIDES), draw(st.integers(1, 3))
+    if not stride:
+        return nn.Conv2d(3, 3, kernel, padding="same", dilation=dilation)
+    return nn.Conv2d(3, 3, kernel, draw(st.integers(1, 3)), draw(st.integers(0, 3)), dilation)
+
+
+def pairs_of(blocks):
+    """Blocks one after the other, around a sum, and side by side: any of them in any other."""
+    return st.one_of(
+        st.lists(blocks, min_size=1, max_size=2).map(lambda parts: nn.Sequential(*parts)),
+        st.builds(Residual, blocks, st.sampled_from(["module", "function", "in place"])),
+        st.builds(Branches, blocks, blocks),
+    )
+
+
+NESTED = st.recursive(convolutions(stride=False), pairs_of, max_leaves=4)
+"""Residual networks whose branches are residual networks again."""
+NETWORKS = st.lists(NESTED | convolutions(), min_size=1, max_size=3).map(lambda parts: nn.Sequential(*parts))
+
+
+@examples(30)
+@given(NETWORKS)
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_a_nested_network_sees_what_the_gradient_reaches(network):
+    assert_exact(network, size_for(network), seen_by_gradient)
+
+
+def size_for(network):
+    """Of an image in whose middle two neighbours see no border: three times what one sees, and more."""
+    row = last(network, (3, 400, 400))
+    return tuple(3 * size + 8 * jump for size, jump in zip(pair(row.r_out), pair(row.j_out), strict=True))
+
+
+@examples(20)
+@given(st.integers(0, 2**32), st.integers(0, 2**32))
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_two_networks_in_a_row_see_as_the_rule_says(first, second):
+    """r = r1 + (r2 - 1) j1, j = j1 j2 on each axis, and a layer that sees one pixel changes nothing."""
+    a, b = (random_network(seed, pooling=True) for seed in (first, second))
+    rows = last_of_small(a), last_of_small(b)
+    (r1, j1), (r2, j2) = (np.array([pair(row.r_out), pair(row.j_out)]) for row in rows)
+    expected = r1 + (r2 - 1) * j1
+    assume(expected.max() < 500)
+    size = (3, *(expected + 9).tolist())
+    both = last(nn.Sequential(a, nn.Conv2d(3, 3, 1), nn.GELU(), b, nn.BatchNorm2d(3)), size)
+    assert pair(both.r_out) == tuple(expected)
+    assert pair(both.j_out) == tuple(j1 * j2)
+
+
+def last_of_small(network):
+    """The last row; a network that needs a larger image is passed over."""
+    try:
+        return last(network, (3, 200, 190))
+    except UserError as error:
+        assume("does not take an image" not in str(error))
+        raise
+
+
+@examples(20)
+@given(NETWORKS)
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_rows_go_on_where_the_ones_before_ended(network):
+    """No layer sees less than what it looks at, and distances multiply by strides."""
+    rows = receptive_field(network, (3, 200, 200))
+    assert rows[0][1:4] == (1, 200, 1)
+    for row in rows:
+        for axis in (0, 1):
+            assert pair(row.r_out)[axis] >= pair(row.r_in)[axis]
+            assert pair(row.j_out)[axis] == pair(row.j_in)[axis] * pair(row.s)[axis]
+
+
+# Images
+
+
+@st.composite
+def images(draw):
+    """A uint8 image (32, 32, 3): noise between two values of each channel, or flat where they are one."""
+    low, high = (draw(st.tuples(*[st.integers(0, 255)] * 3)) for _ in range(2))
+    noise = np.random.default_rng(draw(st.integers(0, 2**32))).random((32, 32, 3))
+    return (np.minimum(low, high) + noise * np.abs(np.subtract(high, low))).round().astype(np.uint8)
+
+
+CHANNELS = st.tuples(*[st.floats(0, 1)] * 3)
+DEVIATIONS = st.tuples(*[st.floats(0.01, 1)] * 3)
+SEEDS = st.integers(0, 2**64 - 1)
+
+
+@examples(100)
+@given(images(), CHANNELS, DEVIATIONS, st.floats(0, 1), SEEDS)
+def test_augmented_images_keep_shape_type_and_range(image, mean, std, probability, seed):
+    before = image.copy()
+    transform = train_transform(mean, std, probability)
+    results = []
+    for _ in range(2):
+        reseed(transform, seed)
+        results.append(transform(image=image)["image"])
+    first, again = results
+    assert torch.equal(first, again)
+    assert first.dtype == torch.float32 and first.shape == (3, 32, 32)
+    np.testing.assert_array_equal(image, before)
+    # No channel leaves the range of the image and the hole: nothing is brighter than what was there.
+    hole = np.round(255 * np.array(mean))
+    low = (np.minimum(image.min((0, 1)), hole) / 255 - mean) / std
+    high = (np.maximum(image.max((0, 1)), hole) / 255 - mean) / std
+    slack = 1e-4 + 1e-5 * np.abs(np.concatenate([low, high])).max()
+    assert (first.amin((1, 2)).numpy() >= low - slack).all()
+    assert (first.amax((1, 2)).numpy() <= high + slack).all()
+
+
+@examples(60)
+@given(images(), CHANNELS, st.integers(0, 2**32))
+def test_augmentations_alone_keep_bytes_and_repeat(image, mean, seed):
+    before = image.copy()
+    first, again = (
+        {name: change(image) for name, change in augmentations_alone(mean, seed).items()} for _ in range(2)
+    )
+    for name, result in first.items():
+        assert result.shape == (32, 32, 3) and result.dtype == np.uint8
+        np.testing.assert_array_equal(result, again[name])
+    np.testing.assert_array_equal(first["Original"], before)
+    np.testing.assert_array_equal(first["HorizontalFlip"], before[:, ::-1])
+    np.testing.assert_array_equal(image, before)
+
+
+@examples(60)
+@given(images(), CHANNELS, DEVIATIONS)
+def test_the_test_transform_is_undone_by_its_own_numbers(image, mean, std):
+    tensor = test_transform(mean, std)(image=image)["image"].double().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal((255 * (tensor * std + mean)).round(), image)
+
+
+@examples(60)
+@given(st.lists(images(), min_size=1, max_size=4), CHANNELS, st.floats(0, 1), SEEDS)
+def test_a_batch_is_augmented_within_its_own_images_and_again_by_seed(batch, mean, probability, seed):
+    transform = train_transform(mean, (0.2, 0.2, 0.2), probability)
+    results = []
+    for _ in range(2):
+        changed = np.stack(batch)
+        reseed(transform, seed)
+        augment(changed, transform)
+        results.append(changed)
+    np.testing.assert_array_equal(*results)
+    assert results[0].dtype == np.uint8 and results[0].shape == (len(batch), 32, 32, 3)
+    hole = np.round(255 * np.array(mean))
+    for image, changed in zip(batch, results[0], strict=True):
+        assert (changed.min((0, 1)) >= np.minimum(image.min((0, 1)), hole)).all()
+        assert (changed.max((0, 1)) <= np.maximum(image.max((0, 1)), hole)).all()
+
+
+@examples(60)
+@given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 2**63 - 1), st.integers(1, 1_000))
+def test_an_epoch_is_every_image_once(count, batch_size, seed, epoch):
+    pixels = np.zeros((count, 32, 32, 3), np.uint8)
+    data = Data("digits", CLASSES, pixels, np.arange(count), pixels, np.arange(count))
+    train, test = loaders(data, batch_size, seed, workers=0)
+    train.set_epoch(epoch)
+    batches = [labels.tolist() for _, labels in train]
+    assert sorted(itertools.chain(*batches)) == list(range(count))
+    assert len(batches) == len(train) and {len(batch) for batch in batches[:-1]} <= {batch_size}
+    assert [label for _, labels in test for label in labels.tolist()] == list(range(count))
+    assert batches == [labels.tolist() for _, labels in train]
+
+
+@examples(100)
+@given(st.integers(8, 32), st.integers(1, 300), st.integers(0, 2**32))
+def test_images_grow_within_their_bounds(first_size, epochs, place):
+    settings = Settings(first_size=first_size, epochs=epochs)
+    epoch = random.Random(place).randint(1, epochs)
+    size = image_size(settings, epoch)
+    assert first_size <= size <= 32 and (size == 32 or (size - first_size) % 4 == 0)
+    assert epoch == 1 or image_size(settings, epoch - 1) <= size

@@ -1,0 +1,124 @@
+from itertools import combinations
+
+import matplotlib.pyplot as plt
+import pytest
+from figures import fits, make_history
+
+from s9.errors import UserError
+from s9.plots import curves, style
+
+# Metrics
+
+
+@pytest.mark.parametrize("count", [1, 2, 30, 300])
+def test_metrics_draw_exactly_the_history(count):
+    history = make_history(count)
+    figure = curves.plot_metrics(history, "cifar10", "S9")
+    lines = [line for axes in figure.axes for line in axes.lines]
+    columns = ["train_loss", "test_loss", "train_accuracy", "test_accuracy", "learning_rate"]
+    assert len(lines) == len(columns)
+    for line, column in zip(lines, columns, strict=True):
+        assert list(line.get_xdata()) == list(range(1, count + 1))
+        assert list(line.get_ydata()) == [getattr(row, column) for row in history]
+    assert [line.get_label() for line in lines[:4]] == ["train", "test", "train", "test"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 30, 300])
+def test_metrics_epoch_ticks_are_whole_and_texts_are_inside(count):
+    figure = curves.plot_metrics(make_history(count), "cifar10", "S9")
+    assert fits(figure)
+    for axes in figure.axes:
+        left, right = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if left <= tick <= right]
+        assert ticks and all(tick == round(tick) and 1 <= tick <= count + 6 for tick in ticks)
+
+
+def test_metrics_headline_is_the_last_epoch_not_the_best():
+    figure = curves.plot_metrics(make_history(10, best=4), "cifar10", "S9 network")
+    (annotation,) = figure.axes[1].texts
+    assert annotation.xy == (10, 70.0)
+    assert annotation.get_text() == "70.00%\nlast epoch"
+    assert figure.get_suptitle() == "CIFAR-10: S9 network, 70.00% test accuracy after epoch 10"
+    assert not any("99" in text.get_text() for text in figure.findobj(plt.Text) if "." in text.get_text())
+
+
+def test_metrics_draw_a_diverged_run():
+    history = make_history(3)
+    history[1].train_loss, history[2].test_loss = float("nan"), float("inf")
+    assert curves.plot_metrics(history, "cifar10", "S9").png
+
+
+@pytest.mark.parametrize("history", [[], make_history(3)[::-1], make_history(2) + make_history(2)])
+def test_metrics_refuse_an_empty_or_disordered_history(history):
+    with pytest.raises(UserError, match="history: "):
+        curves.plot_metrics(history, "cifar10", "S9")
+
+
+# Scaling
+
+
+def test_scaling_draws_a_panel_for_each_thing_that_varies():
+    scaling = {"batch size": {"32": 900.0, "64": 1100.0}, "threads": {"1": 600.0, "2": 1100.0, "3": 1200.4}}
+    figure = curves.plot_scaling(scaling, "a CPU, 3 cores")
+    first, second = figure.axes
+    assert [bar.get_height() for bar in second.patches] == [600.0, 1100.0, 1200.4]
+    assert [label.get_text() for label in first.get_xticklabels()] == ["32", "64"]
+    assert "1,200" in [text.get_text() for text in second.texts]
+    assert "a CPU, 3 cores" in figure.get_suptitle()
+    assert first.get_ylim() == second.get_ylim()
+    assert fits(figure)
+
+
+@pytest.mark.parametrize("scaling", [{}, {"threads": {}}])
+def test_scaling_needs_something_to_draw(scaling):
+    with pytest.raises(UserError, match="nothing to draw"):
+        curves.plot_scaling(scaling, "a CPU")
+
+
+# Accuracy
+
+
+OURS = [curves.Point("reference", 174_352, 89.28), curves.Point("best", 197_808, 93.1, 0.12)]
+PUBLIC = [
+    curves.Point("one", 176_122, 93.57),
+    curves.Point("a name that is long", 163_744, 87.04),
+    curves.Point("three", 126_000, 87.02),
+]
+
+
+def test_accuracy_draws_every_mark_at_its_place_and_a_spread_where_there_is_one():
+    figure = curves.plot_accuracy(OURS, PUBLIC, 200_000, 85.0)
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"
+    points = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.lines}
+    assert points["here"] == [(174_352, 89.28), (197_808, 93.1)]
+    assert points["public"] == [(176_122, 93.57), (163_744, 87.04), (126_000, 87.02)]
+    (bar,) = axes.containers
+    low, high = bar[2][0].get_segments()[0][:, 1]
+    assert (low, high) == (pytest.approx(92.98), pytest.approx(93.22))
+    assert fits(figure)
+
+
+def test_accuracy_names_every_mark_and_no_name_covers_another():
+    figure = curves.plot_accuracy(OURS, PUBLIC, 200_000, 85.0)
+    figure.draw_without_rendering()
+    names = figure.axes[0].texts[:5]
+    assert {text.get_text() for text in names} == {
+        "reference 89.28%", "best 93.10 ± 0.12%", "one 93.57%", "a name that is long 87.04%", "three 87.02%",
+    }  # fmt: skip
+    boxes = [text.get_window_extent() for text in names]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_accuracy_draws_the_limits():
+    (axes,) = curves.plot_accuracy(OURS, [], 200_000, 85.0).axes
+    limits = [line for line in axes.lines if line.get_color() == style.GREEN]
+    assert [list(line.get_xdata()) for line in limits] == [[200_000, 200_000], [0, 1]]
+    assert [list(line.get_ydata()) for line in limits] == [[0, 1], [85.0, 85.0]]
+    texts = [text.get_text().strip() for text in axes.texts[-2:]]
+    assert texts == ["limit: fewer than 200,000", "target: 85%"]
+
+
+def test_accuracy_needs_a_network_of_ours():
+    with pytest.raises(UserError, match="there is no network to draw"):
+        curves.plot_accuracy([], PUBLIC, 200_000, 85.0)

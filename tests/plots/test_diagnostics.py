@@ -1,0 +1,294 @@
+import io
+
+import matplotlib.image
+import numpy as np
+import pytest
+from figures import CLASSES, drawn, fits, make_images, visible
+
+from model import NETWORKS, S9Net
+from s9.analysis import interpret
+from s9.analysis.receptive_field import Row, receptive_field
+from s9.errors import UserError
+from s9.plots import diagnostics
+
+# Augmentations
+
+
+def test_augmentations_draw_what_each_transform_returns_on_the_same_images():
+    transforms = {"Original": lambda image: image, "Brighter": lambda image: image + np.uint8(100)}
+    figure = diagnostics.plot_augmentations(make_images(8), transforms, "cifar10")
+    cells, values = drawn(figure)
+    assert values == [*range(8), *range(100, 108)]
+    assert [cells[0].get_ylabel(), cells[8].get_ylabel()] == ["Original", "Brighter"]
+    assert fits(figure)
+
+
+def test_augmentations_in_place_do_not_change_the_images():
+    def blacken(image):
+        image[:] = 0
+        return image
+
+    images = make_images(3)
+    _, values = drawn(
+        diagnostics.plot_augmentations(images, {"A": blacken, "B": lambda image: image}, "cifar10")
+    )
+    assert values == [0, 0, 0, 0, 1, 2]
+    assert images[2].max() == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda image: image / 255, lambda image: image[:16], lambda image: {"image": image}]
+)
+def test_augmentations_name_the_transform_that_returns_something_else(wrong):
+    with pytest.raises(UserError, match=r"what 'Odd' returns: must be an array of uint8 \(32, 32, 3\), got "):
+        diagnostics.plot_augmentations(make_images(2), {"Odd": wrong}, "cifar10")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        make_images(2) / 255,
+        make_images(2)[0],
+        make_images(2).transpose(0, 3, 1, 2),
+        make_images(0),
+        [[1]],
+        None,
+    ],
+)
+def test_augmentations_refuse_other_images(images):
+    with pytest.raises(UserError, match=r"images: must be an array of uint8 \(n, height, width, 3\), got "):
+        diagnostics.plot_augmentations(images, {"Original": lambda image: image}, "cifar10")
+
+
+def test_augmentations_refuse_no_transform():
+    with pytest.raises(UserError, match="transforms"):
+        diagnostics.plot_augmentations(make_images(2), {}, "cifar10")
+
+
+# Receptive field
+
+
+def squares(axes):
+    """Sides and centres of the squares that a panel shows."""
+    return [
+        ((patch.get_height(), patch.get_width()), tuple(patch.get_center()[::-1])) for patch in axes.patches
+    ]
+
+
+def test_the_receptive_field_grows_around_the_middle_of_the_image():
+    figure = diagnostics.plot_receptive_field(make_images(1)[0], receptive_field(S9Net()), "cifar10")
+    sides = {axes.get_title(loc="left"): [side for (side, _), _ in squares(axes)] for axes in figure.axes}
+    assert sides == {
+        "C1: 9 x 9": [3, 5, 9],
+        "C2: 15 x 15": [11, 13, 15],
+        "C3: 27 x 27": [19, 23, 27],
+        "C4: 51 x 51": [35, 43, 51],
+    }
+    assert {centre for axes in figure.axes for _, centre in squares(axes)} == {(16.5, 16.5)}
+    assert "The image has 32 x 32; what is seen beyond it is padding" in figure.get_suptitle()
+    assert fits(figure)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_receptive_field_ends_as_the_audit_measures_it(name):
+    rows = receptive_field(NETWORKS[name]())
+    *_, last = diagnostics.plot_receptive_field(make_images(1)[0], rows, "digits").axes
+    assert squares(last)[-1][0] == (rows[-1].r_out,) * 2
+    left, right = last.get_xlim()
+    bottom, top = last.get_ylim()
+    assert right - left == bottom - top > rows[-1].r_out
+
+
+def test_a_receptive_field_that_is_not_square_stays_inside_the_image():
+    rows = [Row("C1.0", 1, 32, 1, 1, (3, 5), 32, 1), Row("add", 3, 32, 1, 1, (3, 7), 32, 1)]
+    figure = diagnostics.plot_receptive_field(make_images(1)[0], rows, "cifar10")
+    (panel,) = figure.axes
+    assert panel.get_title(loc="left") == "C1: 3 x 7"
+    assert [side for side, _ in squares(panel)] == [(3, 5), (3, 7)]
+    assert "pale: not seen" in figure.get_suptitle()
+
+
+def test_the_receptive_field_leaves_pale_what_is_not_seen():
+    image = np.full((32, 32, 3), 50, np.uint8)
+    rows = [Row("C1.0", 1, 32, 1, 1, 9, 32, 1)]
+    figure = diagnostics.plot_receptive_field(image, rows, "cifar10")
+    (panel,) = figure.axes
+    picture = matplotlib.image.imread(io.BytesIO(figure.png))
+    to_pixel = panel.transData.transform
+    for place, seen in (((16, 16), True), ((18.5, 13.5), True), ((25, 16), False), ((16, 8), False)):
+        x, y = to_pixel(place)
+        assert (picture[picture.shape[0] - int(y) - 1, int(x), 0] < 0.3) == seen, place
+
+
+@pytest.mark.parametrize("rows", [[], None, [("C1.0", 3)], "C1"])
+def test_the_receptive_field_refuses_other_rows(rows):
+    with pytest.raises(UserError, match="rows: must be those that receptive_field"):
+        diagnostics.plot_receptive_field(make_images(1)[0], rows, "cifar10")
+
+
+# Confusion
+
+
+def test_confusion_counts_by_true_class_in_rows_and_gives_each_classs_accuracy():
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    predicted = np.array([0, 0, 2, 2, 1, 1, 2, 0])
+    figure = diagnostics.plot_confusion(labels, np.eye(3)[predicted] * 0.9, CLASSES, "cifar10")
+    matrix, bars = figure.axes
+    texts = [int(text.get_text()) for text in matrix.texts]
+    assert texts == [2, 0, 2, 0, 2, 0, 1, 0, 1]
+    assert [label.get_text() for label in matrix.get_yticklabels()] == CLASSES
+    assert [label.get_text() for label in matrix.get_xticklabels()] == CLASSES
+    assert [text.get_text() for text in bars.texts] == ["50.0%", "100.0%", "50.0%"]
+    assert [bar.get_width() for bar in bars.patches] == [50, 100, 50]
+    assert figure.get_suptitle() == (
+        "CIFAR-10: 62.50% of 8 test images are right\n"
+        "The most frequent mistake: airplane taken for bird, 2 of 4"
+    )
+
+
+def test_confusion_bars_stand_beside_their_rows():
+    labels = np.arange(300) % 3
+    figure = diagnostics.plot_confusion(labels, np.eye(3)[labels], CLASSES, "cifar10")
+    matrix, bars = figure.axes
+    figure.draw_without_rendering()
+    for row, bar in enumerate(bars.patches):
+        _, height = bars.transData.transform((0, bar.get_y() + bar.get_height() / 2))
+        assert height == pytest.approx(matrix.transData.transform((0, row))[1])
+
+
+def test_confusion_without_a_mistake_or_an_image_of_a_class():
+    labels = np.array([0, 0, 1])
+    figure = diagnostics.plot_confusion(labels, np.eye(3)[labels], CLASSES, "cifar10")
+    assert figure.get_suptitle() == "CIFAR-10: 100.00% of 3 test images are right"
+    assert [text.get_text() for text in figure.axes[1].texts] == ["100.0%", "100.0%", "no images"]
+    assert fits(figure)
+
+
+# Grad-CAM
+
+
+def make_example(true, predicted, image=0, hot=(0, 0)):
+    heat = np.zeros((32, 32), np.float32)
+    heat[hot] = 1
+    return interpret.Example(np.full((32, 32, 3), image, np.uint8), true, predicted, 0.7, heat, heat.T)
+
+
+def test_grad_cam_draws_right_ones_once_and_wrong_ones_for_both_classes():
+    right = [make_example(0, 0, 10), make_example(1, 1, 20)]
+    wrong = [make_example(0, 2, 30, hot=(3, 9))]
+    figure = diagnostics.plot_grad_cam(right, wrong, CLASSES, "cifar10")
+    cells, _ = drawn(figure)
+    assert [cell.get_title() for cell in cells] == [
+        *("airplane 70%", "automobile 70%", "", ""),
+        *("true: airplane", "bird 70%", ""),
+    ]
+    pictures = [cell.images[0].get_array() for cell in cells]
+    assert [picture[5, 5, 0] for picture in pictures] == [10, 20, 5, 10, 30, 15, 15]
+    assert [np.unravel_index(picture.sum(axis=2).argmax(), (32, 32)) for picture in pictures[-2:]] == [
+        (3, 9),
+        (9, 3),
+    ]
+    assert visible(figure) == cells
+    assert fits(figure)
+
+
+@pytest.mark.parametrize(("right", "wrong", "rows"), [(6, 0, 2), (0, 6, 3)])
+def test_grad_cam_of_right_or_of_wrong_ones_alone(right, wrong, rows):
+    figure = diagnostics.plot_grad_cam(
+        [make_example(0, 0)] * right, [make_example(0, 1)] * wrong, CLASSES, "digits"
+    )
+    assert len(figure.axes) == 6 * rows
+    assert fits(figure)
+
+
+@pytest.mark.parametrize(
+    ("right", "message"), [([], "no prediction to draw"), ([make_example(3, 3)], "0 to 2")]
+)
+def test_grad_cam_refuses_nothing_and_nameless_classes(right, message):
+    with pytest.raises(UserError, match=message):
+        diagnostics.plot_grad_cam(right, [], CLASSES, "cifar10")
+
+
+# Kernels
+
+
+def test_kernels_and_answers_are_grey_at_0_and_reach_black_or_white_at_their_largest_value():
+    kernels, answers = np.zeros((3, 3, 3, 3), np.float32), np.zeros((3, 8, 8), np.float32)
+    kernels[1, 0, 0, 2], kernels[1, 1, 1, 1] = -0.5, 0.25
+    kernels[2, :, 1, 1] = 4
+    answers[1, 5, 6] = -9
+    figure = diagnostics.plot_kernels(kernels, answers, "cifar10")
+    cells = [axes for axes in figure.axes if axes.images]
+    nothing, signed, bright, quiet, dark, _ = [cell.images[0].get_array() for cell in cells]
+    assert (nothing == 0.5).all() and (quiet == 0.5).all()
+    assert signed[0, 2].tolist() == [0, 0.5, 0.5] and signed[1, 1].tolist() == [0.5, 0.75, 0.5]
+    assert bright[1, 1].tolist() == [1, 1, 1]
+    assert dark[5, 6].tolist() == [0, 0, 0] and dark.sum() == 0.5 * (dark.size - 3)
+    assert [cell.get_title() for cell in cells] == ["0.00", "0.50", "4.00", "", "", ""]
+    assert "3 kernels of 3 x 3 pixels" in figure.get_suptitle()
+    assert visible(figure) == cells
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 32])
+def test_every_kernel_stands_above_its_own_answer(count):
+    kernels = np.ones((count, 3, 3, 3))
+    kernels[:, 0, 0, 0] = np.linspace(-1, 1, count)
+    answers = np.ones((count, 4, 4))
+    answers[:, 0, 0] = np.linspace(-1, 1, count)
+    figure = diagnostics.plot_kernels(kernels, answers, "cifar10")
+    figure.draw_without_rendering()
+    cells = [axes for axes in figure.axes if axes.images]
+    above = [axes for axes in cells if axes.get_title()]
+    assert len(above) == count and len(cells) == 2 * count
+    for axes in above:
+        here = axes.get_position()
+        (below, *_) = sorted(
+            (
+                other
+                for other in cells
+                if abs(other.get_position().x0 - here.x0) < 0.01 and other.get_position().y0 < here.y0
+            ),
+            key=lambda other: -other.get_position().y0,
+        )
+        first, second = (it.images[0].get_array()[0, 0, 0] for it in (axes, below))
+        assert first == second
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"kernels": np.zeros((2, 1, 3, 3))},
+            r"kernels: must be an array of floating \(n, 3, height, width\)",
+        ),
+        ({"answers": np.zeros((3, 4, 4))}, r"answers: must be an array of floating \(2, height, width\)"),
+        ({"kernels": np.full((2, 3, 3, 3), np.nan)}, "not finite"),
+        ({"answers": np.full((2, 4, 4), np.inf)}, "not finite"),
+    ],
+)
+def test_kernels_refuse_other_channels_and_a_diverged_network(change, message):
+    given = {"kernels": np.zeros((2, 3, 3, 3)), "answers": np.zeros((2, 4, 4)), "dataset": "cifar10"}
+    with pytest.raises(UserError, match=message):
+        diagnostics.plot_kernels(**given | change)
+
+
+# Calibration
+
+
+def test_calibration_draws_accuracy_confidence_and_counts_bin_by_bin():
+    confidences = [0.99] * 3 + [0.97] + [0.7] * 2
+    probabilities = np.array([[c, 1 - c, 0] for c in confidences])
+    figure = diagnostics.plot_calibration(
+        interpret.calibration(np.array([0, 0, 0, 1, 1, 1]), probabilities), "cifar10"
+    )
+    upper, lower = figure.axes
+    heights = [bar.get_height() for bar in upper.patches]
+    assert heights == [0] * 14 + [75]
+    assert [text.get_text() for text in lower.texts] == ["0"] * 10 + ["2", "0", "0", "0", "4"]
+    (lines,) = upper.collections
+    drawn_lines = {round(line[0][0]): line[0][1] for line in lines.get_segments() if len(line)}
+    assert drawn_lines == {67: pytest.approx(70), 93: pytest.approx(98.5)}
+    # (4 x |0.75 - 0.985| + 2 x |0 - 0.7|) / 6
+    assert "Expected calibration error 39.00%" in figure.get_suptitle()
+    assert "the model is 89.0% sure on average, and right in 50.0%" in figure.get_suptitle()
+    assert fits(figure)

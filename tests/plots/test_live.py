@@ -1,0 +1,41 @@
+from dataclasses import replace
+
+import pytest
+from IPython.display import Image
+from small import SETTINGS, fit_small
+
+from s9.engine.progress import NOTHING
+from s9.plots import live
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is shown in the curves' place, one after another."""
+    states = []
+
+    class Place:
+        def update(self, content, raw=False):
+            states.append(content)
+
+    def display(content, raw, display_id):
+        states.append(content)
+        return Place()
+
+    monkeypatch.setattr(live, "display", display)
+    return states
+
+
+def test_curves_grow_with_each_epoch_and_are_gone_after_the_last(shown, tmp_path):
+    curves = live.Curves(SETTINGS)
+    assert shown == [NOTHING]
+    _, history = fit_small(tmp_path, after_epoch=curves)
+    drawn, last = shown[1:-1], shown[-1]
+    assert last == NOTHING
+    expected = [curves.plot_metrics(history[:end], "digits", SETTINGS.model).png for end in (1, 2)]
+    assert [image.data for image in drawn] == expected
+
+
+def test_the_last_curves_of_a_run_that_is_broken_off_stay(shown, tmp_path):
+    curves = live.Curves(replace(SETTINGS, epochs=4))
+    fit_small(tmp_path, after_epoch=curves)
+    assert isinstance(shown[-1], Image)

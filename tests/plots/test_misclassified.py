@@ -1,0 +1,121 @@
+"""explain.plot_misclassified: which mistakes it shows, and what stands beside each."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from figures import CLASSES, drawn, fits, make_images, make_predictions, visible
+
+from s9.errors import UserError
+from s9.plots import diagnostics, style
+
+
+def named(cell):
+    """What stands under an image, line by line: pairs of texts, the class and its probability."""
+    texts = [text.get_text() for text in cell.texts]
+    return [f"{name} {percent}" for name, percent in zip(texts[::2], texts[1::2], strict=True)]
+
+
+def test_misclassified_draws_even_steps_from_the_most_to_the_least_confident():
+    confidences = [0, 0.6, 0.9, 0, 0.7, 0.8, 0.999, 0.55]
+    figure = diagnostics.plot_misclassified(*make_predictions(confidences), CLASSES, "cifar10", count=3)
+    cells, values = drawn(figure)
+    assert values == [6, 5, 7]  # ranks 0, 2 (2.5 rounded to even) and 5 of 6, 2, 5, 4, 1, 7
+    assert [cell.get_title() for cell in cells] == ["true: airplane"] * 3
+    assert [named(cell) for cell in cells] == [
+        ["bird >99%", "airplane <1%", "automobile <1%"],
+        ["bird 80%", "airplane 20%", "automobile <1%"],
+        ["bird 55%", "airplane 45%", "automobile <1%"],
+    ]
+    assert figure.get_suptitle() == (
+        "CIFAR-10: 6 of 8 test images are misclassified\n"
+        "Shown: 3 at even steps, from the most to the least confident mistake\n"
+        "Under each: the classes that the model finds likeliest; green is the true one"
+    )
+    assert visible(figure) == cells
+
+
+def test_misclassified_breaks_ties_by_index():
+    _, values = drawn(
+        diagnostics.plot_misclassified(*make_predictions([0.8, 0.7] * 50), CLASSES, "cifar10", count=100)
+    )
+    assert values == [*range(0, 100, 2), *range(1, 100, 2)]
+
+
+def test_misclassified_draws_only_mistakes_with_their_own_texts():
+    generator = np.random.default_rng(0)
+    images, labels = make_images(200), generator.integers(0, 5, 200)
+    probabilities = generator.dirichlet([1] * 5, 200)
+    classes = [*CLASSES, "cat", "deer"]
+    figure = diagnostics.plot_misclassified(images, labels, probabilities, classes, "cifar10")
+    cells, values = drawn(figure)
+    assert len(set(values)) == 20
+    for cell, index in zip(cells, values, strict=True):
+        predicted = probabilities[index].argmax()
+        assert predicted != labels[index]
+        assert cell.get_title() == f"true: {classes[labels[index]]}"
+        likeliest = sorted(range(5), key=lambda label, index=index: -probabilities[index, label])[:3]
+        assert [text.split()[0] for text in named(cell)] == [classes[label] for label in likeliest]
+        colors = [text.get_color() for text in cell.texts[::2]]
+        expected = [style.VERMILLION, "black", "black"]
+        if labels[index] in likeliest:
+            expected[likeliest.index(labels[index])] = style.GREEN
+        assert colors == expected
+    shown = probabilities[values].max(axis=1)
+    assert list(shown) == sorted(shown, reverse=True)
+    mistakes = probabilities.max(axis=1)[probabilities.argmax(axis=1) != labels]
+    assert (shown[0], shown[-1]) == (mistakes.max(), mistakes.min())
+    assert fits(figure)
+
+
+def test_misclassified_longest_texts_stay_apart():
+    images, labels, probabilities = make_predictions([0.999] * 5)
+    classes = ["airplane", "ship", "automobile"]
+    figure = diagnostics.plot_misclassified(images, labels, probabilities, classes, "cifar10")
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for axes in figure.axes for text in axes.texts[:2]]
+    assert all(right.x0 - left.x1 > 10 for left, right in pairwise(boxes))
+    assert fits(figure)
+
+
+@pytest.mark.parametrize("mistakes", [1, 4, 7])
+def test_misclassified_draws_all_when_there_are_fewer(mistakes):
+    figure = diagnostics.plot_misclassified(*make_predictions([0.9] * mistakes + [0] * 3), CLASSES, "cifar10")
+    cells, values = drawn(figure)
+    assert values == list(range(mistakes))
+    assert "Shown: all of them" in figure.get_suptitle()
+    assert visible(figure) == cells
+
+
+def test_misclassified_without_a_mistake_says_so():
+    figure = diagnostics.plot_misclassified(*make_predictions([0] * 5), CLASSES, "cifar10")
+    assert (
+        figure.get_suptitle() == "CIFAR-10: 0 of 5 test images are misclassified\nThere is no mistake to show"
+    )
+    assert visible(figure) == []
+    assert fits(figure)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.zeros(4, dtype=int)}, r"labels: must be an array of integer \(5\), got int64 \(4,\)"),
+        ({"labels": np.zeros(5)}, "labels: .* got float64"),
+        ({"labels": [0, 0, 0, 0, 0]}, "labels: .* got list"),
+        ({"labels": np.full(5, 3)}, "labels: must be 0 to 2, got 3 to 3"),
+        ({"labels": np.full(5, -1)}, "labels: must be 0 to 2, got -1 to -1"),
+        ({"probabilities": np.zeros((5, 4))}, r"probabilities: .*\(5, 3\), got float64 \(5, 4\)"),
+        ({"probabilities": np.zeros((5, 3), dtype=int)}, "probabilities: .* got int64"),
+        ({"probabilities": np.full((5, 3), 2.0)}, "logits"),
+        ({"probabilities": np.full((5, 3), np.nan)}, "logits"),
+        ({"images": make_images(5).astype(np.float32)}, "images: .* got float32"),
+        ({"count": 1}, "count: it is 1"),
+        ({"dataset": "mnist"}, "dataset: 'mnist' is unknown, must be one of cifar10, digits"),
+    ],
+)
+def test_misclassified_refuses_bad_input_in_one_line(change, message):
+    images, labels, probabilities = make_predictions([0.9] * 5)
+    given = {"images": images, "labels": labels, "probabilities": probabilities, "dataset": "cifar10"}
+    with pytest.raises(UserError, match=message) as caught:
+        diagnostics.plot_misclassified(**given | change, classes=CLASSES)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,206 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from model import BestNet, build
+from s9 import files, records
+from s9.errors import UserError
+from s9.records import Epoch, Run
+from s9.settings import Settings
+
+HISTORY = [Epoch(1, 0.008, 1.7162, 33.76, 1.5116, 44.62, 22.3), Epoch(2, 0.2, 1.25, 50.0, 1.0, 60.5, 21.9)]
+FACTS = {"data": {"fingerprint": "0123", "train": 4, "test": 2}, "device": "a CPU", "versions": {}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return Run(folder, Settings(epochs=2), FACTS, HISTORY, "Epoch 1\n…\n")
+
+
+def test_a_run_reads_back_as_it_was_written(run):
+    network = build("reference")
+    records.write(run, network)
+    assert records.read(run.folder) == run
+    other = build("reference")
+    records.load_weights(run.folder, other)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_the_weights_are_under_a_megabyte(run):
+    records.write(run, build("reference"))
+    assert (run.folder / records.WEIGHTS).stat().st_size < 1_000_000
+
+
+def test_writing_leaves_no_other_file_behind(run):
+    records.write(run, build("reference"))
+    assert {path.name for path in run.folder.iterdir()} == {
+        "settings.json",
+        "history.csv",
+        "log.txt",
+        "weights.safetensors",
+    }
+
+
+def test_a_failed_replacement_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "log.txt"
+    files.replace(path, b"old")
+
+    def full_disk(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        files.replace(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_free_folders_count_up_and_tell_data_sets_apart(tmp_path):
+    first = records.free_folder(Settings(dataset="digits"), tmp_path)
+    first.mkdir()
+    second = records.free_folder(Settings(dataset="digits"), tmp_path)
+    cifar = records.free_folder(Settings(dataset="cifar10"), tmp_path)
+    assert [path.name for path in (first, second, cifar)] == [
+        "reference-digits-1",
+        "reference-digits-2",
+        "reference-cifar10-1",
+    ]
+
+
+def test_a_folder_that_holds_a_run_is_claimed_only_to_resume_the_same_settings(run):
+    records.write(run, build("reference"))
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    with pytest.raises(UserError, match="already holds a run"):
+        records.claim(run.folder, run.settings, resume=False)
+    with pytest.raises(UserError, match=r"other settings .*epochs 2 there, 3 here"):
+        records.claim(run.folder, Settings(epochs=3), resume=True)
+    with pytest.raises(UserError, match=r"other settings .*dataset cifar10 there, digits here"):
+        records.claim(run.folder, Settings(epochs=2, dataset="digits"), resume=True)
+    records.claim(run.folder, run.settings, resume=True)
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "checkpoint-previous.pt"])
+def test_a_folder_with_nothing_but_a_checkpoint_is_not_trained_over(tmp_path, name):
+    """As a run leaves it that was killed in its first epoch."""
+    (tmp_path / name).write_bytes(b"hours of work")
+    with pytest.raises(UserError, match="already holds a run"):
+        records.claim(tmp_path, Settings(), resume=False)
+    assert (tmp_path / name).read_bytes() == b"hours of work"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write to .*file/run \(Not a directory"):
+        records.claim(tmp_path / "file" / "run", Settings(), resume=False)
+
+
+def test_of_several_processes_one_may_clear_the_others_probe_away(tmp_path, monkeypatch):
+    touch = Path.touch
+
+    def touched_and_cleared(path):
+        touch(path)
+        path.unlink()
+
+    monkeypatch.setattr(Path, "touch", touched_and_cleared)
+    records.claim(tmp_path / "run", Settings(), resume=False)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_the_history_is_plain_csv():
+    assert records.format_history(HISTORY) == (
+        "epoch,learning_rate,train_loss,train_accuracy,test_loss,test_accuracy,seconds\n"
+        "1,0.008000,1.7162,33.76,1.5116,44.62,22.3\n"
+        "2,0.200000,1.2500,50.00,1.0000,60.50,21.9\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"epoch,loss\n1,2\n", b"\xff\xfe\x00", b"<html>", records.format_history(HISTORY)[:-20].encode()],
+)
+def test_a_damaged_history_is_named(run, content):
+    records.write(run, build("reference"))
+    (run.folder / records.HISTORY).write_bytes(content)
+    with pytest.raises(UserError, match=r"history\.csv is no history of a run"):
+        records.read(run.folder)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"settings": {"epochs": 3}}', '{"settings": 3}', "{", '"settings"']
+)
+def test_damaged_settings_are_named(run, content):
+    records.write(run, build("reference"))
+    (run.folder / records.SETTINGS).write_text(content)
+    with pytest.raises(UserError, match=r"settings\.json is not the record of a run"):
+        records.read(run.folder)
+
+
+def test_settings_of_the_wrong_type_are_named(run):
+    records.write(run, build("reference"))
+    path = run.folder / records.SETTINGS
+    content = json.loads(path.read_text())
+    content["settings"]["epochs"] = "many"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"settings\.json is not the record of a run"):
+        records.read(run.folder)
+
+
+class SameWeights(BestNet):
+    """Has weights of the same names and shapes."""
+
+
+def narrower():
+    network = BestNet()
+    network.O[-1] = torch.nn.Conv2d(24, 10, 1, bias=False)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (SameWeights, "holds the weights of SameWeights, not of BestNet: name a run of BestNet"),
+        (narrower, "holds the weights of another BestNet than the one here"),
+    ],
+)
+def test_weights_of_another_network_are_refused_and_change_nothing(run, other, message):
+    records.write(run, other())
+    network = BestNet()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(UserError, match=message):
+        records.load_weights(run.folder, network)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"made by": "another"}, {"network": "S9Net\nand a line"}])
+def test_weights_without_the_name_of_their_network_are_refused(run, metadata):
+    path = run.folder / records.WEIGHTS
+    path.write_bytes(safetensors.torch.save(build("reference").state_dict(), metadata))
+    with pytest.raises(UserError, match="weights of a network without a name, not of S9Net"):
+        records.load_weights(run.folder, build("reference"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "empty", "text"])
+def test_damaged_weights_are_named(run, damage):
+    records.write(run, build("reference"))
+    path = run.folder / records.WEIGHTS
+    whole = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes({"cut": whole[:-100], "empty": b"", "text": b"<html>not here</html>"}[damage])
+    with pytest.raises(UserError, match=r"weights\.safetensors cannot be read as weights"):
+        records.load_weights(run.folder, build("reference"))
+
+
+def test_the_facts_name_what_a_reader_needs():
+    facts = records.collect_facts({"train": 1}, torch.device("cpu"), "float32", 2)
+    assert facts["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert "cores" in facts["device"]
+    assert {"data", "threads", "precision", "workers", "python", "commit", "started"} <= facts.keys()

@@ -1,0 +1,230 @@
+"""The benchmark's sums and its manners; what it measures is never asserted, since clocks differ."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dataset
+import utils
+from dataset import loaders
+from model import S9Net
+from s9.engine import hardware
+from s9.errors import UserError
+from s9.records import Epoch
+from tools import benchmark, plain
+from tools.benchmark import Bench, Row
+
+CPU = torch.device("cpu")
+REPORT = {
+    "device": "a CPU, 2 cores",
+    "started": "2026-11-24",
+    "python": "3.11.7",
+    "versions": {"torch": "2.15.0"},
+    "rows": [
+        Row("step", "images/s", 250.4, 1001.6, 4.0, 3.0)._asdict(),
+        Row("memory", "MiB", 2000.0, 1000.0, 2.0, None)._asdict(),
+    ],
+    "scaling": {"threads": {"1": 500.0, "2": 1234.4}},
+}
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Bench:
+    """Two batches' worth of digits, and hardly a moment."""
+    return Bench(dataset.load("digits"), None, CPU, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--only", "speed"],
+            "unknown row 'speed': choose one of step, accelerate, test, data, memory, fast, scaling",
+        ),
+        (["--seconds", "0"], "--seconds 0.0 makes no sense"),
+        (["--seconds", "nan"], "--seconds nan makes no sense"),
+        (["--seconds", "soon"], "--seconds: invalid float value: 'soon'"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+        (["--data-dir", "nowhere"], "data folder nowhere does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line(refused, arguments, message):
+    assert message in refused(benchmark, *arguments)
+
+
+def test_an_unwritable_report_is_named_before_anything_is_measured(refused, monkeypatch, tmp_path):
+    monkeypatch.setattr(dataset, "load", lambda *_: pytest.fail("it began"))
+    (tmp_path / "file").write_text("kept")
+    assert "cannot write to" in refused(benchmark, "--json", tmp_path / "file" / "bench.json")
+    for folder in (tmp_path, ".", "/"):
+        assert "is a folder: name a file" in refused(benchmark, "--json", folder)
+    assert "cannot write to" in refused(benchmark, "--json", tmp_path / ("x" * 300))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_an_earlier_report_outlives_a_failed_run(refused, tmp_path):
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(REPORT))
+    refused(benchmark, "--json", path, "--data-dir", "nowhere")
+    assert benchmark.read_report(path) == REPORT
+
+
+def test_rates_are_medians_of_rounds_in_turn(monkeypatch):
+    """On a clock that only the work moves: the first way slows down once, the second is even."""
+    now, calls = 0.0, []
+    durations = {"a": iter([9, 1, 1, 4, 1, 1]), "b": iter([9, 2, 2, 2, 2, 2])}
+
+    def way(name):
+        def work():
+            nonlocal now
+            now += next(durations[name])
+            calls.append(name)
+            return 8
+
+        return work
+
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now)
+    assert benchmark.rates([way("a"), way("b")], 0.5) == [8.0, 4.0]
+    assert "".join(calls) == "ab" * 6
+
+
+def test_ratios_say_how_many_times_better_ours_is():
+    assert benchmark.faster("step", "images/s", 200, 900, 3.0) == Row("step", "images/s", 200, 900, 4.5, 3.0)
+    assert benchmark.smaller("fast", "seconds", 900, 200) == Row("fast", "seconds", 900, 200, 4.5, None)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_bare_step_is_the_step_without_accelerate(tiny, precision, monkeypatch):
+    """Bit for bit: what is timed against Accelerate must do the same work."""
+    monkeypatch.setattr(hardware, "_fast_on_cpu", lambda: [precision])
+    batches, weights = benchmark.ready_batches(tiny, 2, 16)[1], []
+    for bare in (False, True):
+        torch.manual_seed(0)
+        trainer = benchmark.Ours(CPU, bare=bare)
+        assert isinstance(trainer.accelerator, plain.Bare) == bare
+        trainer.train(batches)
+        weights.append(torch.cat([parameter.flatten() for parameter in trainer.network.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_the_plain_way_is_plain(tiny):
+    train, test = plain.plain_loaders(tiny.data, workers=0)
+    assert len(train) == -(-len(tiny.data.train_images) // 128)
+    images, labels = next(iter(train))
+    assert images.shape == (128, 3, 32, 32) and images.dtype == torch.float32 and images.is_contiguous()
+    expected = next(iter(loaders(tiny.data._replace(mean=dataset.MEAN, std=dataset.STD), workers=0)[1]))
+    torch.testing.assert_close(next(iter(test))[0], expected[0][:128], rtol=0, atol=1e-5)
+    trainer = plain.Plain(CPU)
+    before = [parameter.clone() for parameter in trainer.network.parameters()]
+    assert {layer.p for layer in trainer.network.modules() if isinstance(layer, nn.Dropout)} == {0.05}
+    assert trainer.train([(images[:8], labels[:8])]) == 8 == trainer.test([(images[:8], labels[:8])])
+    after = list(trainer.network.parameters())
+    assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert {parameter.dtype for parameter in after} == {torch.float32}
+
+
+def test_our_side_is_what_fit_does(tiny):
+    ours = benchmark.Ours(CPU)
+    batches = benchmark.ready_batches(tiny, 2)[1]
+    before = [parameter.clone() for parameter in ours.network.parameters()]
+    assert ours.train(batches) == 256 == ours.test(batches)
+    assert all(not torch.equal(a, b) for a, b in zip(before, ours.network.parameters(), strict=True))
+    assert ours.accelerator.mixed_precision == hardware.make_accelerator("cpu").mixed_precision
+
+
+def test_both_sides_get_the_same_images(tiny):
+    plain_batches, our_batches = benchmark.ready_batches(tiny, 2, 64)
+    for (images, labels), (ours, our_labels) in zip(plain_batches, our_batches, strict=True):
+        assert torch.equal(images, ours) and torch.equal(labels, our_labels)
+        assert images.is_contiguous() and ours.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("name", "limits"), [("step", [3.0, None]), ("test", [None]), ("data", [3.0])])
+def test_each_measurement_gives_its_rows(tiny, monkeypatch, name, limits):
+    monkeypatch.setattr(benchmark, "ROUNDS", 1)
+    rows = benchmark.MEASUREMENTS[name](tiny)
+    assert [row.limit for row in rows] == limits
+    for row in rows:
+        assert row.name == name and row.plain > 0 and row.ratio == row.ours / row.plain
+    if name == "step":
+        assert all(0 < share < 100 for share in rows[1][2:4])
+
+
+def test_memory_is_measured_in_fresh_processes_with_a_worker_each(tiny, monkeypatch):
+    monkeypatch.setattr(benchmark, "MEMORY_BATCHES", 1)
+    peak, worker, growth = benchmark.measure_memory(tiny)
+    assert 0 < worker.ours < peak.ours
+    assert 0 < worker.plain < peak.plain
+    assert 50 < growth.ours < 200
+    assert [row.ratio for row in (peak, worker)] == [row.plain / row.ours for row in (peak, worker)]
+
+
+def test_scaling_covers_sizes_workers_and_threads(tiny, monkeypatch):
+    monkeypatch.setattr(benchmark, "ROUNDS", 1)
+    monkeypatch.setattr(benchmark.Ours, "steps", lambda self, batches: None)
+    threads = torch.get_num_threads()
+    points = benchmark.measure_scaling(tiny)
+    assert list(points["batch size"]) == [16, 32, 64, 128, 256, 512]
+    assert next(iter(points["workers"])) == 0
+    assert list(points["threads"]) == list(range(1, threads + 1))
+    assert torch.get_num_threads() == threads
+    assert all(rate > 0 for varied in points.values() for rate in varied.values())
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "seconds", "words"),
+    [([80, 86, 90], 30, "2 of --preset fast"), ([80, 81, 85], 60, "3 of"), ([80, 81, 82], np.inf, "never")],
+)
+def test_time_to_85_ends_with_the_first_epoch_that_reaches_it(tiny, monkeypatch, accuracies, seconds, words):
+    history = [
+        Epoch(number, 0.1, 1.0, 50.0, 1.0, float(accuracy), 10.0 * number)
+        for number, accuracy in enumerate(accuracies, 1)
+    ]
+    monkeypatch.setattr(utils, "fit", lambda *_, **__: history)
+    monkeypatch.setattr(benchmark, "plain_epoch_seconds", lambda _: 15.0)
+    (row,) = benchmark.measure_fast(tiny)
+    assert (row.plain, row.ours, row.ratio, row.limit) == (58 * 15, seconds, 58 * 15 / seconds, 40.0)
+    assert words in row.what
+
+
+def test_a_report_reads_back_and_prints_its_table(tmp_path):
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(REPORT))
+    assert benchmark.read_report(path) == REPORT
+    assert benchmark.format_report(REPORT).splitlines() == [
+        "a CPU, 2 cores, 2026-11-24, Python 3.11.7, torch 2.15.0",
+        "",
+        "| row | what | plain | ours | ratio | at least |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| step | images/s | 250 | 1,002 | **4** | 3 |",
+        "| memory | MiB | 2,000 | 1,000 | **2** |  |",
+        "",
+        "Training of the reference, images/s by threads: 1: 500, 2: 1,234",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"rows": [{"name": 1}]}'])
+def test_a_damaged_report_is_named(tmp_path, text):
+    path = tmp_path / "bench.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"bench\.json is no report of bench\.py .*: run bench\.py --json"):
+        benchmark.read_report(path)
+
+
+def test_a_run_writes_the_report_it_prints(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "ROUNDS", 1)
+    monkeypatch.setattr(dataset, "load", lambda name, folder: tiny.data)
+    path = tmp_path / "reports" / "bench.json"
+    arguments = ("--only", "test", "--seconds", 0.001, "--json", path)
+    benchmark.main([str(argument) for argument in arguments])
+    report = benchmark.read_report(path)
+    assert capsys.readouterr().out.strip() == benchmark.format_report(report)
+    assert [row["name"] for row in report["rows"]] == ["test"]
+    assert report["data"]["train"] == len(tiny.data.train_images)
+
+
+def test_the_reference_has_dropout_on_the_plain_side_only():
+    assert {layer.p for layer in S9Net().modules() if isinstance(layer, nn.Dropout)} == {0.0}

@@ -1,0 +1,1 @@
+"""The commands of a maintainer, and what assignment.py calls."""

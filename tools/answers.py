@@ -1,0 +1,78 @@
+"""The assignment's five questions and their answers, as Markdown."""
+
+import inspect
+import re
+from pathlib import Path
+
+import dataset
+import utils
+from model import count_parameters
+from s9 import files, records
+from s9.analysis.summary import summary
+from s9.errors import UserError
+from s9.records import Run
+from tools import stamp
+from tools.audit import PARAMETER_LIMIT
+
+REPO = Path(__file__).parent.parent
+
+
+def qna(run: Run) -> str:
+    """The assignment's five questions and their answers, as Markdown, from the live sources and the run.
+
+    Raises UserError if the network is too large to hand in, or the run's weights are missing or another's.
+    """
+    network = utils.new_network(run.settings.model)
+    count = count_parameters(network)
+    if count >= PARAMETER_LIMIT:
+        raise UserError(
+            f"{run.folder} has {count:,} parameters, the assignment allows fewer than "
+            f"{PARAMETER_LIMIT:,}: hand in a run of another network (--run)"
+        )
+    records.load_weights(run.folder, network)
+    transforms = "\n\n".join(
+        inspect.getsource(function).rstrip()
+        for function in (dataset.train_transform, dataset._shift_scale_rotate)
+    )
+    answers = (
+        (
+            f"The model's code, model.py; the network is {type(network).__name__}",
+            _fenced((REPO / "model.py").read_text(), "python"),
+        ),
+        ("The output of torchsummary", _fenced(summary(network))),
+        (
+            "The code of the three Albumentations transforms; "
+            f"probability is {run.settings.augmentation:g}, shift {run.settings.shift:g}",
+            _fenced(transforms, "python"),
+        ),
+        (f"The training log, with a test after each epoch{_caution(run)}", _fenced(run.log)),
+        ("The link to README.md", readme_link()),
+    )
+    return "\n\n".join(
+        f"## {number}. {question}\n\n{answer}" for number, (question, answer) in enumerate(answers, 1)
+    )
+
+
+def write_qna(folder: Path) -> str:
+    """Writes the answers for the run in `folder` to QnA.md there, and returns them."""
+    answers = qna(records.read(folder))
+    files.replace(folder / "QnA.md", (answers + "\n").encode())
+    return answers
+
+
+def _caution(run: Run) -> str:
+    return "" if run.settings.dataset == "cifar10" else f" (of {run.settings.dataset.upper()}, NOT CIFAR-10)"
+
+
+def _fenced(text: str, language: str = "") -> str:
+    return f"```{language}\n{text.strip(chr(10))}\n```"
+
+
+def readme_link(folder: Path = REPO) -> str:
+    """The web address of README.md: the git remote `origin`'s, without any password, else the stamped one."""
+    remote = r"(?:https?://|ssh://|git@)(?:[^@/]*@)?([\w.-]+)(?::\d+)?[:/](.+?)(?:\.git)?/?"
+    if match := re.fullmatch(remote, stamp.origin(folder)):
+        return f"https://{match[1]}/{match[2]}/blob/HEAD/README.md"
+    if address := stamp.stamped(folder):
+        return f"https://github.com/{address}/blob/HEAD/README.md"
+    return "This copy has no web address yet: push it to GitHub, clone it from there, and ask again."

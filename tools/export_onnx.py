@@ -1,0 +1,162 @@
+"""Writes a trained network as an ONNX file, if ONNX Runtime computes the same with it as PyTorch does.
+
+python -m tools.export_onnx --run results/reference --out s9.onnx
+
+The file takes `images`, float32 (batch, 3, 32, 32), in batches of any size, normalised with the mean and std
+that its metadata hold, and gives `logits`, float32 (batch, classes), in the order of the classes there.
+"""
+
+import importlib.util
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dataset import loaders
+from predict import Trained, trained_network
+from s9 import files
+from s9.data import download
+from s9.data.sources import Data, load
+from s9.errors import CommandParser, UserError
+
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+"""Of requirements-dev.txt: only this command needs them, so they are imported where they are used."""
+
+TOLERANCE = 1e-4
+"""The largest difference between two logits that passes: the same sums in another order stay far below."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command; ends with 1 if the logits differ, with 2 after one line about a user's mistake."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        require_packages()
+        trained = trained_network(options.run, "cpu")
+        data = data_at_hand(trained.dataset, options.data_dir)
+        files.ensure_writable(options.out, "s9.onnx")
+        content = to_onnx(trained)
+    except UserError as error:
+        parser.error(str(error))
+    checks = {"random images": random_images()}
+    if data is not None:
+        _, test_loader = loaders(data)
+        checks[f"the {len(data.test_images):,} test images"] = (images for images, _ in test_loader)
+    else:
+        print("CIFAR-10 is not at hand (--data-dir, CIFAR10_DIR): comparing on random images alone")
+    for name, batches in checks.items():
+        difference = largest_difference(content, trained.network, batches)
+        print(f"largest difference between two logits on {name}: {difference:.1e}", flush=True)
+        if not difference <= TOLERANCE:
+            print(f"{parser.prog}: error: that is above {TOLERANCE:g}: nothing written", file=sys.stderr)
+            parser.exit(1)
+    files.replace(options.out, content)
+    print(f"{options.out}: {len(content):,} bytes")
+
+
+def make_parser() -> CommandParser:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m tools.export_onnx",
+        description="Write a run's network as an ONNX file, if ONNX Runtime computes the same with it.",
+        epilog="Exit code 1, and no file, if a logit differs by more than 0.0001.",
+    )
+    parser.add_argument(
+        "--run", type=Path, default=Path("results/reference"), metavar="RUN", help="run folder (%(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("s9.onnx"), metavar="FILE", help="file to write (%(default)s)"
+    )
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder that holds CIFAR-10, to compare on its test images too; default: the variable "
+        "CIFAR10_DIR, or what was downloaded before",
+    )
+    return parser
+
+
+def require_packages() -> None:
+    """Raises UserError, with the command that installs them, if a package of the export is missing."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"the export needs {', '.join(missing)}: pip install {' '.join(missing)}")
+
+
+def data_at_hand(dataset: str, data_dir: str | None) -> Data | None:
+    """The data of a run, or None where CIFAR-10 would have to be downloaded first.
+
+    Raises UserError for a folder that was given, by option or environment, but holds no CIFAR-10.
+    """
+    if dataset != "cifar10" or data_dir or os.environ.get("CIFAR10_DIR"):
+        return load(dataset, data_dir)
+    cache = download.default_cache()
+    for folder in (cache, cache / download.PARQUET_FOLDER):
+        try:
+            return load(dataset, folder)
+        except UserError:
+            continue
+    return None
+
+
+def to_onnx(trained: Trained) -> bytes:
+    """The content of an ONNX file with the network, its batch size open, and the data's facts as metadata.
+
+    Metadata are text: `model` a name, `classes`, `mean` and `std` JSON lists.
+    """
+    import onnx
+
+    program = torch.onnx.export(
+        trained.network,
+        (torch.zeros(2, 3, 32, 32),),
+        dynamo=True,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        verbose=False,
+    )
+    model = program.model_proto
+    graph = model.graph
+    # PyTorch notes which line of which file, on this machine, each part came from.
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+    facts = {name: json.dumps(getattr(trained, name)) for name in ("classes", "mean", "std")}
+    onnx.helper.set_model_props(model, {"model": trained.model, **facts})
+    model.doc_string = "images: RGB in 0..1, minus mean, divided by std. logits: in the order of classes."
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def random_images() -> Iterable[Tensor]:
+    """Batches of three sizes, the smallest among them, normally distributed like normalised images."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(count, 3, 32, 32, generator=generator) for count in (1, 7, 64)]
+
+
+@torch.no_grad()
+def largest_difference(content: bytes, network: nn.Module, batches: Iterable[Tensor]) -> float:
+    """Between the logits of ONNX Runtime and of PyTorch, both on the CPU; NaN if one of them gives NaN.
+
+    content: of an ONNX file. batches: float32 (n, 3, 32, 32), normalised.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    network.eval()
+    largest = 0.0
+    for images in batches:
+        (logits,) = session.run(["logits"], {"images": images.contiguous().numpy()})
+        difference = (torch.from_numpy(logits) - network(images)).abs().max().item()
+        if math.isnan(difference):
+            return difference
+        largest = max(largest, difference)
+    return largest
+
+
+if __name__ == "__main__":
+    main()

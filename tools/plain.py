@@ -1,0 +1,110 @@
+"""The plain way, for bench.py to compare with: how most copies of this assignment load and train.
+
+PIL images, Albumentations with Normalize and ToTensorV2, the default collation; float32 in the default memory
+format, with Dropout 0.05, as in the repository whose network this is.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from dataset import test_transform, train_transform
+from model import S9Net
+from s9.data.augment import A
+from s9.data.sources import Data
+
+BATCH_SIZE = 128
+
+
+class PlainImages(Dataset):
+    """One image at a time, through PIL and Albumentations."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: A.Compose) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = Image.fromarray(self.images[index])
+        return self.transform(image=np.array(image))["image"], int(self.labels[index])
+
+
+def plain_loaders(data: Data, workers: int) -> tuple[DataLoader, DataLoader]:
+    """The loaders of the training and the test set as most copies have them."""
+    train = PlainImages(data.train_images, data.train_labels, train_transform())
+    test = PlainImages(data.test_images, data.test_labels, test_transform())
+    options = {"batch_size": BATCH_SIZE, "num_workers": workers, "persistent_workers": workers > 0}
+    return DataLoader(train, shuffle=True, **options), DataLoader(test, **options)
+
+
+class Plain:
+    """The reference network and its training as most copies have them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.network = S9Net(dropout=0.05).to(device)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.9)
+
+    def train(self, batches: list | DataLoader) -> int:
+        """Takes a step a batch; returns the number of images."""
+        self.network.train()
+        correct = count = 0
+        for images, labels in batches:
+            images, labels = images.to(self.device), labels.to(self.device)
+            self.optimizer.zero_grad()
+            logits = self.network(images)
+            loss = F.cross_entropy(logits, labels)
+            loss.backward()
+            self.optimizer.step()
+            correct += (logits.argmax(1) == labels).sum().item()
+            count += len(labels)
+        return count
+
+    @torch.no_grad()
+    def test(self, batches: list | DataLoader) -> int:
+        """Counts right answers; returns the number of images."""
+        self.network.eval()
+        correct = count = 0
+        for images, labels in batches:
+            logits = self.network(images.to(self.device))
+            correct += (logits.argmax(1) == labels.to(self.device)).sum().item()
+            count += len(labels)
+        return count
+
+
+class Bare:
+    """Stands where utils.train expects an Accelerator: the same step by PyTorch alone, in one process.
+
+    precision: a key of hardware.PRECISIONS. In float16 it lacks the scaling of the loss that Accelerate adds.
+    """
+
+    is_main_process, num_processes, scaler = True, 1, None
+
+    def __init__(self, device: torch.device, precision: str) -> None:
+        dtype = getattr(torch, precision)
+        self.device = device
+        self.autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+    def prepare(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """The network, computing in that precision, its logits in float32; the optimizer as it is."""
+        forward = self.autocast(network.forward)
+        network.forward = lambda images: forward(images).float()
+        return network, optimizer
+
+    def backward(self, loss: Tensor) -> None:
+        """Of one process, there is nothing more to it."""
+        loss.backward()
+
+    def reduce(self, sums: Tensor) -> Tensor:
+        """Nor is there to the sums over processes."""
+        return sums
+
+    def print(self, *words: object, **options: object) -> None:
+        """As print()."""
+        print(*words, **options)
