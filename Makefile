@@ -28,9 +28,9 @@ run: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/test_browser.py
+	$(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/repo/test_browser.py
 	@# A browser waits for no one: alone, when the others are done.
-	$(BIN)/python -m pytest tests/test_browser.py
+	$(BIN)/python -m pytest tests/repo/test_browser.py
 
 vulnerabilities: .venv/installed
 	$(BIN)/python tests/supply.py
