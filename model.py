@@ -56,7 +56,7 @@ def separable_unit(in_channels: int, out_channels: int, dropout: float) -> nn.Se
 def classifier(channels: int, classes: int) -> nn.Conv2d:
     """A 1x1 convolution without bias. Raises ValueError for less than one class."""
     if classes < 1:
-        raise ValueError(f"{classes} classes make no sense: give 1 or more")
+        raise ValueError(f"classes must be at least 1, got {classes}")
     return nn.Conv2d(channels, classes, 1, bias=False)
 
 
@@ -75,7 +75,7 @@ class S9Net(nn.Module):
     def __init__(self, dropout: float = 0.0, classes: int = 10) -> None:
         super().__init__()
         if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout {dropout} makes no sense: give a probability between 0 and 1")
+            raise ValueError(f"dropout must be in 0..1, got {dropout}")
         self.C1 = nn.Sequential(
             conv_unit(3, 16, dropout),
             conv_unit(16, 16, dropout),
@@ -330,7 +330,7 @@ class FastNet(nn.Module):
         return self.O(features).flatten(1)
 
     @torch.no_grad()
-    def fit_to(self, images: Tensor) -> None:
+    def init_whitening(self, images: Tensor) -> None:
         """Makes the first convolution whiten the patches of `images` (n, 3, height, width), and freezes it.
 
         Its kernels are the patches' strongest principal components, each scaled to variance 1 and taken with
@@ -349,14 +349,14 @@ class FastNet(nn.Module):
 NETWORKS = {"reference": S9Net, "best": BestNet, "dilated": DilatedNet, "fast": FastNet, "gated": GatedNet}
 
 
-def build(name: str) -> nn.Module:
-    """A new network by its name, its weights drawn from torch's global random state.
+def build(name: str, classes: int = 10) -> nn.Module:
+    """A new network by its name in NETWORKS, its weights drawn from torch's global random state.
 
-    Raises ValueError for a name that is not in NETWORKS.
+    Raises ValueError for another name, or if classes is less than 1.
     """
     if name not in tuple(NETWORKS):
         raise ValueError(f"unknown model {name!r}: choose one of {', '.join(NETWORKS)}")
-    return NETWORKS[name]()
+    return NETWORKS[name](classes=classes)
 
 
 def count_parameters(network: nn.Module) -> int:

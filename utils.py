@@ -31,7 +31,7 @@ from s9.records import Epoch, Run
 from s9.settings import Settings, image_size
 
 FIT_TO = 1_000
-"""Training images that a network's fit_to() is shown."""
+"""Training images that a network's init_whitening() is shown."""
 
 REFRESH = 10
 """Batches between two looks at the loss: each makes a GPU wait for the CPU."""
@@ -222,9 +222,9 @@ def fit(
     torch.manual_seed(settings.seed + accelerator.process_index)
     # Numbers below 1e-38 are worth nothing here, and a CPU computes with them many times slower.
     torch.set_flush_denormal(True)
-    if hasattr(network, "fit_to"):  # A network whose first layer is made for the data.
+    if hasattr(network, "init_whitening"):  # A network whose first layer is made for the data.
         images = torch.from_numpy(data.train_images[:FIT_TO])
-        network.fit_to(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))
+        network.init_whitening(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))
     network.to(device, memory_format=torch.channels_last)
     optimizer, scheduler = make_optimizer(network, settings, settings.epochs * len(train_loader))
     # Accelerate rewires the module it is handed to compute in mixed precision; in a shell of its own,

@@ -9,7 +9,6 @@ import model
 from model import NETWORKS, FastNet, ResidualUnit, S9Net, SeparableUnit, build, count_parameters
 from s9.analysis.receptive_field import receptive_field
 from s9.analysis.summary import count_multiply_adds, summary
-from s9.errors import ValueError
 
 # The table in the README of the notebook that this repo rebuilds: (layer, shape, parameters), 51 rows.
 UNITS = [(16, 32, 432), (16, 32, 2304), (16, 30, 2304), (32, 30, 4608), (32, 30, 9216), (32, 15, 9216)]
@@ -61,7 +60,7 @@ def test_the_summary_does_not_depend_on_dropout(dropout, expected):
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.1])
 def test_dropout_out_of_range(dropout):
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match="dropout must be in 0..1, got"):
         S9Net(dropout=dropout)
 
 
@@ -175,11 +174,11 @@ def images_of_patches(count=64, size=16):
     return images + images.mean(1, keepdim=True)
 
 
-def test_fit_to_whitens_patches():
+def test_init_whitening_whitens_patches():
     """What the first convolution gives on the same images: uncorrelated, with both signs, of variance 1 but
     for the 5e-4 that keep a weak component's kernel finite."""
     network, images = FastNet(), images_of_patches()
-    network.fit_to(images)
+    network.init_whitening(images)
     convolution = network.C1[0].convolution
     count = convolution.out_channels // 2
     inside = convolution(images)[:, :, 1:-1, 1:-1].transpose(0, 1).flatten(1)
@@ -191,9 +190,9 @@ def test_fit_to_whitens_patches():
     assert torch.equal(inside[:count], -inside[count:])
 
 
-def test_fit_to_takes_the_strongest_components():
+def test_init_whitening_takes_the_strongest_components():
     network, images = FastNet(), images_of_patches()
-    network.fit_to(images)
+    network.init_whitening(images)
     kernels = network.C1[0].convolution.weight.flatten(1)
     patches = F.unfold(images, 3).transpose(1, 2).flatten(0, 1)
     kept = patches @ F.normalize(kernels[: len(kernels) // 2]).T
@@ -201,9 +200,9 @@ def test_fit_to_takes_the_strongest_components():
     torch.testing.assert_close(kept.square().mean(0), variances[: kept.shape[1]], rtol=1e-3, atol=1e-6)
 
 
-def test_fit_to_freezes_the_first_convolution_alone():
+def test_init_whitening_freezes_the_first_convolution_alone():
     network = FastNet()
-    network.fit_to(images_of_patches())
+    network.init_whitening(images_of_patches())
     frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
     assert frozen == ["C1.0.convolution.weight"]
     network(torch.randn(4, 3, 32, 32)).square().sum().backward()

@@ -119,11 +119,11 @@ def test_a_network_is_shown_training_images_as_they_are_before_its_first_step(da
     network, shown = new_network(), []
     weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
-    def fit_to(images):
+    def init_whitening(images):
         shown.append(images.clone())
         assert all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
 
-    network.fit_to = fit_to
+    network.init_whitening = init_whitening
     fit(data, tmp_path / "run", network)
     (images,) = shown
     expected = (data.train_images / 255 - data.mean) / data.std
