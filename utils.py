@@ -22,7 +22,7 @@ from s9 import records
 from s9.data.device_loader import Loader, normalise
 from s9.data.sources import Data
 from s9.engine import checkpoint
-from s9.engine.failures import Interrupts, Watch, told
+from s9.engine.failures import FiniteCheck, Interrupts, explain_failures
 from s9.engine.hardware import make_accelerator, precision_of, shared_batch_norm
 from s9.engine.optimizer import make_optimizer
 from s9.engine.progress import Bars, Forecast
@@ -96,7 +96,7 @@ def train(
     progress = progress or Progress()
     total_loss = torch.tensor(progress.loss, device=accelerator.device)
     correct = torch.tensor(float(progress.correct), device=accelerator.device)
-    watch = Watch(network, accelerator.device)
+    check = FiniteCheck(network, accelerator.device)
     bars = bars or Bars(accelerator.is_main_process)
     bar = bars.open(loader, progress.batches)
     for batch_id, (images, labels) in enumerate(bar, progress.batches):
@@ -105,7 +105,7 @@ def train(
         if accelerator.num_processes > 1:  # Accelerate takes the mean over processes; their parts may differ.
             loss = loss * (len(labels) * accelerator.num_processes / loader.batch_size(batch_id))
         accelerator.backward(loss)
-        watch.see(batch_id, loss, gradients=accelerator.scaler is None)
+        check.update(batch_id, loss, gradients=accelerator.scaler is None)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
@@ -118,7 +118,7 @@ def train(
         last = progress.batches == len(loader)
         stopped = not last and stop()
         if batch_id % REFRESH == 0 or last or stopped:
-            watch.check()
+            check.raise_if_found()
             sums = torch.stack([total_loss, correct, torch.full_like(correct, progress.images)])
             loss_sum, right, seen = accelerator.reduce(sums).tolist()
             # Of all processes; an epoch is only ever broken off, and gone on with, where there is one.
@@ -215,8 +215,8 @@ def fit(
         data, settings.batch_size, settings.seed, workers, device, transform, **part
     )
     _check_size(network, settings)
-    records.claim(folder, settings, resume)
-    if (folder / records.SETTINGS).exists() and not checkpoint.there(folder):
+    records.create_run(folder, settings, resume)
+    if (folder / records.SETTINGS).exists() and not checkpoint.existing(folder):
         raise UserError(f"{folder} holds a run, but no checkpoint to go on from: name another folder")
 
     torch.manual_seed(settings.seed + accelerator.process_index)
@@ -260,7 +260,7 @@ def fit(
             return interrupts.signal is not None
 
         for epoch in epochs:
-            with told(epoch, folder, settings.batch_size, settings.learning_rate):
+            with explain_failures(epoch, folder, settings.batch_size, settings.learning_rate):
                 started = time.perf_counter() - progress.seconds
                 accelerator.print(f"Epoch {epoch}", flush=True)
                 train_loader.set_epoch(epoch, image_size(settings, epoch), progress.batches)

@@ -83,7 +83,7 @@ def free_folder(settings: Settings, parent: Path = Path("runs")) -> Path:
     return folder
 
 
-def claim(folder: Path, settings: Settings, resume: bool) -> None:
+def create_run(folder: Path, settings: Settings, resume: bool) -> None:
     """Makes sure that `folder` can be written and that no other run's results are in it.
 
     Raises UserError if it cannot be written, or holds a run and `resume` is False or the settings differ.

@@ -44,7 +44,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     _sync(folder)
 
 
-def there(folder: Path) -> list[Path]:
+def existing(folder: Path) -> list[Path]:
     """The checkpoints in a folder, good or bad, the newest first."""
     return [path for path in (folder / CHECKPOINT, folder / PREVIOUS) if path.exists()]
 
@@ -58,7 +58,7 @@ def load(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     Raises UserError if there are checkpoints and none is good.
     """
     problems = []
-    for path in there(folder):
+    for path in existing(folder):
         try:
             state = _read(path, settings)
         except _Bad as error:

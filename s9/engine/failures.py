@@ -1,4 +1,4 @@
-"""What goes wrong in a run, noticed in time and told in one line."""
+"""What goes wrong in a run, noticed in time and explained in one line."""
 
 import signal
 import threading
@@ -41,7 +41,7 @@ class Interrupts:
         self.signal = number
 
 
-class Watch:
+class FiniteCheck:
     """Looks at each batch's loss and gradient, and remembers the first that is not finite.
 
     The looking is done on the device: asking at once would make a GPU wait for the CPU at every batch.
@@ -52,7 +52,7 @@ class Watch:
         # Batch number (-1: none so far), loss and norm of the gradient there.
         self.first = torch.tensor([-1.0, 0.0, 0.0], device=device)
 
-    def see(self, batch: int, loss: Tensor, gradients: bool) -> None:
+    def update(self, batch: int, loss: Tensor, gradients: bool) -> None:
         """gradients: look at them too; not with float16, whose scaled ones overflow at times by design."""
         norm = torch.zeros((), device=loss.device)
         if gradients:
@@ -60,7 +60,7 @@ class Watch:
         found = torch.stack([torch.full_like(norm, batch), loss.detach().float(), norm])
         self.first = torch.where((self.first[0] < 0) & ~found.isfinite().all(), found, self.first)
 
-    def check(self) -> None:
+    def raise_if_found(self) -> None:
         """Raises RunError if something was not finite."""
         batch, loss, norm = self.first.tolist()
         if batch >= 0:
@@ -68,7 +68,7 @@ class Watch:
 
 
 @contextmanager
-def told(epoch: int, folder: object, batch_size: int, learning_rate: float) -> Iterator[None]:
+def explain_failures(epoch: int, folder: object, batch_size: int, learning_rate: float) -> Iterator[None]:
     """Turns what can befall an epoch into a RunError that says where, what to do, and what is kept."""
     kept = f"; what was trained before this epoch is kept in {folder} (--resume)"
     try:

@@ -18,7 +18,7 @@ import train
 import utils
 from s9 import records
 from s9.engine import checkpoint
-from s9.engine.failures import Interrupts, Watch, told
+from s9.engine.failures import FiniteCheck, Interrupts, explain_failures
 from s9.errors import Interrupted, RunError
 
 
@@ -87,15 +87,15 @@ def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path, whole, bat
     tried("a loss or a gradient that is not finite", outcome, 1)
 
 
-def test_the_watch_remembers_the_first(capsys):
-    watch = Watch(new_network(), torch.device("cpu"))
-    watch.see(0, torch.tensor(1.0), gradients=True)
-    watch.check()
-    watch.see(1, torch.tensor(float("nan")), gradients=False)
-    watch.see(2, torch.tensor(float("inf")), gradients=False)
-    watch.see(3, torch.tensor(1.0), gradients=False)
+def test_the_finite_check_remembers_the_first(capsys):
+    check = FiniteCheck(new_network(), torch.device("cpu"))
+    check.update(0, torch.tensor(1.0), gradients=True)
+    check.raise_if_found()
+    check.update(1, torch.tensor(float("nan")), gradients=False)
+    check.update(2, torch.tensor(float("inf")), gradients=False)
+    check.update(3, torch.tensor(1.0), gradients=False)
     with pytest.raises(RunError, match="batch 1: the loss is nan and"):
-        watch.check()
+        check.raise_if_found()
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_the_watch_remembers_the_first(capsys):
 def test_what_befalls_an_epoch_is_told_in_one_line(error, words):
     with (
         pytest.raises(RunError, match=f"^epoch 7: {words}.* is kept in runs/x ") as raised,
-        told(7, "runs/x", 32, 0.1),
+        explain_failures(7, "runs/x", 32, 0.1),
     ):
         raise error
     assert "\n" not in str(raised.value)
 
 
 def test_errors_of_the_code_itself_are_not_explained_away():
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), told(1, "runs/x", 32, 0.1):
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), explain_failures(1, "runs/x", 32, 0.1):
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 

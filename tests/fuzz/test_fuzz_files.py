@@ -182,7 +182,7 @@ def test_a_folder_is_claimed_for_one_run_alone(run, settings, others):
     before = {path: path.read_bytes() for path in run.iterdir()}
     assert_user_error(records.claim, run, settings, resume=False)
     assert_user_error(records.claim, run, others, resume=True)
-    records.claim(run, settings, resume=True)
+    records.create_run(run, settings, resume=True)
     assert {path: path.read_bytes() for path in run.iterdir()} == before
 
 

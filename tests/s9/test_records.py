@@ -78,12 +78,12 @@ def test_a_folder_that_holds_a_run_is_claimed_only_to_resume_the_same_settings(r
     records.write(run, build("reference"))
     before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
     with pytest.raises(UserError, match="already holds a run"):
-        records.claim(run.folder, run.settings, resume=False)
+        records.create_run(run.folder, run.settings, resume=False)
     with pytest.raises(UserError, match=r"other settings .*epochs 2 there, 3 here"):
-        records.claim(run.folder, Settings(epochs=3), resume=True)
+        records.create_run(run.folder, Settings(epochs=3), resume=True)
     with pytest.raises(UserError, match=r"other settings .*dataset cifar10 there, digits here"):
-        records.claim(run.folder, Settings(epochs=2, dataset="digits"), resume=True)
-    records.claim(run.folder, run.settings, resume=True)
+        records.create_run(run.folder, Settings(epochs=2, dataset="digits"), resume=True)
+    records.create_run(run.folder, run.settings, resume=True)
     assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
 
 
@@ -92,14 +92,14 @@ def test_a_folder_with_nothing_but_a_checkpoint_is_not_trained_over(tmp_path, na
     """As a run leaves it that was killed in its first epoch."""
     (tmp_path / name).write_bytes(b"hours of work")
     with pytest.raises(UserError, match="already holds a run"):
-        records.claim(tmp_path, Settings(), resume=False)
+        records.create_run(tmp_path, Settings(), resume=False)
     assert (tmp_path / name).read_bytes() == b"hours of work"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write to .*file/run \(Not a directory"):
-        records.claim(tmp_path / "file" / "run", Settings(), resume=False)
+        records.create_run(tmp_path / "file" / "run", Settings(), resume=False)
 
 
 def test_of_several_processes_one_may_clear_the_others_probe_away(tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_of_several_processes_one_may_clear_the_others_probe_away(tmp_path, monk
         path.unlink()
 
     monkeypatch.setattr(Path, "touch", touched_and_cleared)
-    records.claim(tmp_path / "run", Settings(), resume=False)
+    records.create_run(tmp_path / "run", Settings(), resume=False)
     assert list((tmp_path / "run").iterdir()) == []
 
 
