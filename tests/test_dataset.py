@@ -10,7 +10,7 @@ import requests
 from made_data import assert_same, assert_well_formed, png, write_batches, write_parquet
 
 import dataset
-from s9.data import download
+from s9.data import download, sources
 from s9.data.cifar10 import CLASSES, MEAN, STD
 from s9.data.sources import load
 from s9.errors import UserError
@@ -76,35 +76,31 @@ def test_both_layouts_give_the_same_arrays(made, tmp_path, monkeypatch):
     assert_same(from_parquet, made)
 
 
+def chosen(*arguments, **options) -> Path:
+    """The folder that load reads, where `folders` stands in for reading one."""
+    return load(*arguments, **options).train_images
+
+
 @pytest.fixture
-def sources(monkeypatch, tmp_path):
-    """Three folders, and a stand-in for reading one: load then returns the folder that it chose."""
+def folders(monkeypatch, tmp_path):
     folders = {name: tmp_path / name for name in ("given", "environment", "downloaded")}
-    monkeypatch.setattr(dataset, "_read_folder", lambda folder: folder)
-    monkeypatch.setattr(download, "cifar10", lambda cache=None: folders["downloaded"])
+    monkeypatch.setattr(sources, "read_folder", lambda folder: (folder,) * 4)
+    monkeypatch.setattr(download, "cifar10", lambda cache: cache or folders["downloaded"])
     return folders
 
 
 @pytest.mark.parametrize("name", ["auto", "cifar10"])
-def test_order_of_sources(sources, monkeypatch, name):
-    assert load(name) == sources["downloaded"]
+def test_order_of_sources(folders, monkeypatch, tmp_path, name):
+    assert chosen(name) == folders["downloaded"]
+    assert chosen(name, cache=tmp_path) == tmp_path
     monkeypatch.setenv("CIFAR10_DIR", "")
-    assert load(name) == sources["downloaded"]
-    monkeypatch.setenv("CIFAR10_DIR", str(sources["environment"]))
-    assert load(name) == sources["environment"]
-    assert load(name, sources["given"]) == sources["given"]
-    assert load(name, str(sources["given"])) == sources["given"]
-
-
-def test_the_cache_is_handed_on(sources, monkeypatch, tmp_path):
-    monkeypatch.setattr(download, "cifar10", lambda cache: cache)
-    assert load("cifar10", cache=tmp_path) == tmp_path
-
-
-def test_home_is_understood(sources, monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert load("cifar10", "~/given") == sources["given"]
+    assert chosen(name) == folders["downloaded"]
+    monkeypatch.setenv("CIFAR10_DIR", str(folders["environment"]))
+    assert chosen(name) == folders["environment"]
+    assert chosen(name, folders["given"]) == chosen(name, str(folders["given"])) == folders["given"]
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
+    assert chosen(name, "~/given") == folders["given"]
 
 
 def test_auto_goes_on_with_digits_and_says_so_when_nothing_can_be_reached(capsys, tmp_path):

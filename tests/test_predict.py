@@ -13,7 +13,7 @@ import utils
 from dataset import test_transform
 from model import build
 from s9 import records
-from s9.data import device_loader, photos
+from s9.data import photos
 from s9.data.cifar10 import CLASSES, MEAN, STD
 from s9.data.sources import load
 from s9.errors import UserError
@@ -82,7 +82,7 @@ def test_classify_takes_images_a_batch_at_a_time_and_keeps_their_order():
 
     def one_by_one():
         for level in levels:
-            assert len(taken) - sum(network.batches) < device_loader.TEST_BATCH_SIZE
+            assert len(taken) - sum(network.batches) < predict.TEST_BATCH_SIZE
             taken.append(level)
             yield np.full((32, 32, 3), level)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_data import SIZES, make_images, png, small, write_batches, write_parquet
 
-import dataset
+from s9.data import cifar10
 from s9.data.sources import load
 from s9.errors import UserError
 
@@ -127,7 +127,7 @@ def test_no_byte_of_a_parquet_file_changes_an_image(tmp_path_factory, place, new
     place %= len(content)
     (folder / "train-0.parquet").write_bytes(content[:place] + new + content[place + gone :])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, "_checked", lambda data, folder: data)
+        patch.setattr(cifar10, "_checked", lambda data, folder: data)
         try:
             data = load("cifar10", folder)
         except UserError as error:

@@ -16,8 +16,8 @@ import torch
 from made_data import the_three
 from torch.utils.data import DataLoader, Dataset
 
+import dataset
 from dataset import Batches, Images, default_workers, loaders, train_transform
-from s9.data import device_loader as loaders_module
 from s9.data.cifar10 import CLASSES, MEAN, STD
 from s9.data.sources import Data
 from s9.errors import UserError
@@ -264,6 +264,6 @@ def test_a_training_cpu_has_no_workers_beside_it():
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine has cores
 def test_number_of_workers(monkeypatch):
-    monkeypatch.setattr(loaders_module, "default_workers", lambda device: 7)
+    monkeypatch.setattr(dataset, "default_workers", lambda device: 7)
     for asked, expected in ((None, 7), (0, 0), (1, 1), (3, 3)):
         assert loaders(DATA, BATCH, workers=asked)[0].source.num_workers == expected
