@@ -5,7 +5,7 @@ from IPython.display import Image
 from small import SETTINGS, fit_small
 
 from s9.engine.progress import NOTHING
-from s9.plots import live
+from s9.plots import curves, live
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def shown(monkeypatch):
 
 
 def test_curves_grow_with_each_epoch_and_are_gone_after_the_last(shown, tmp_path):
-    curves = live.Curves(SETTINGS)
+    live_curves = live.Curves(SETTINGS)
     assert shown == [NOTHING]
-    _, history = fit_small(tmp_path, after_epoch=curves)
+    _, history = fit_small(tmp_path, after_epoch=live_curves)
     drawn, last = shown[1:-1], shown[-1]
     assert last == NOTHING
     expected = [curves.plot_metrics(history[:end], "digits", SETTINGS.model).png for end in (1, 2)]
@@ -36,6 +36,5 @@ def test_curves_grow_with_each_epoch_and_are_gone_after_the_last(shown, tmp_path
 
 
 def test_the_last_curves_of_a_run_that_is_broken_off_stay(shown, tmp_path):
-    curves = live.Curves(replace(SETTINGS, epochs=4))
-    fit_small(tmp_path, after_epoch=curves)
+    fit_small(tmp_path, after_epoch=live.Curves(replace(SETTINGS, epochs=4)))
     assert isinstance(shown[-1], Image)

@@ -32,21 +32,33 @@ def make_all(dataset):
     ]
 
 
-def test_every_figure_names_its_data_set_and_digits_loudly():
-    for figure in make_all("cifar10"):
-        assert figure.get_suptitle().startswith("CIFAR-10: ")
-        assert "DIGITS" not in figure.get_suptitle()
-        assert fits(figure)
-    for figure in make_all("digits"):
-        assert figure.get_suptitle().startswith("DIGITS, not CIFAR-10\n")
+@pytest.mark.parametrize(
+    ("dataset", "beginning"),
+    [
+        ("cifar10", "CIFAR-10: "),
+        ("digits", "DIGITS, not CIFAR-10\n"),
+        ("pets $1 $2", "PETS $1 $2, not CIFAR-10\n"),
+    ],
+)
+def test_every_figure_names_its_data_set_and_marks_all_but_cifar10(dataset, beginning):
+    for figure in make_all(dataset):
+        assert figure.get_suptitle().startswith(beginning)
         board = figure._suptitle.get_bbox_patch()
-        assert matplotlib.colors.to_hex(board.get_facecolor()).upper() == style.VERMILLION
+        color = board and matplotlib.colors.to_hex(board.get_facecolor()).upper()
+        assert color == (None if dataset == "cifar10" else style.VERMILLION)
         assert fits(figure)
 
 
-def test_a_long_model_name_wraps_inside_the_figure():
-    figure = curves.plot_metrics(make_history(2), "cifar10", "a network with a very long name " * 5)
-    assert fits(figure)
+@pytest.mark.parametrize("dataset", ["", " ", "a\nb", "\x1b[2J", None, 3])
+def test_a_data_set_needs_a_printable_name(dataset):
+    with pytest.raises(UserError, match="dataset: must be a printable name, got"):
+        style.new_figure(dataset, "title", 3)
+
+
+def test_long_names_wrap_inside_the_figure():
+    name = "a network with a very long name " * 5
+    assert fits(curves.plot_metrics(make_history(2), "cifar10", name))
+    assert fits(curves.plot_metrics(make_history(2), name, "S9"))
 
 
 def test_the_session_style_does_not_leak_in_and_no_pyplot_figure_stays_open(tmp_path):
