@@ -1,122 +1,116 @@
 """The networks for any program, through torch.hub: torch.hub.load("YOUR_NAME/S9", "best", pretrained=True)
 
 reference, best, dilated, fast, gated   the networks of model.py; the weights come with the repository
-transform                        makes what they take of a Pillow image
-classes                          the names of what they tell apart
+transform                               turns a Pillow image into an input of the networks
+classes                                 the names of the ten classes of the pretrained networks
 """
 
 # Modules alone: torch.hub.list takes any public name that can be called for something to load.
-import collections.abc
-import contextlib
+import functools
+import hashlib
+import importlib
 import pathlib
 import sys
+import types
+import typing
 
-import PIL.Image
+import safetensors.torch
 import torch
 from torch import nn
 
-dependencies = [
-    "albumentations",
-    "cv2",
-    "numpy",
-    "PIL",
-    "pooch",
-    "pyarrow",
-    "requests",
-    "safetensors",
-    "torch",
-    "torchsummary",
-    "torchvision",
-    "tqdm",
-]
+dependencies = ["numpy", "PIL", "safetensors", "torch"]
 
 REPO = pathlib.Path(__file__).absolute().parent
 
 
-@contextlib.contextmanager
-def _own_modules() -> collections.abc.Iterator[None]:
-    """Imports inside find this repository's modules, and leave no trace.
+def reference(pretrained: bool = False, classes: int = 10) -> nn.Module:
+    """The reference network, 174,352 parameters: logits (batch, classes) of images (batch, 3, 32, 32).
 
-    Their names are plain: the caller's program may well have a model.py or a dataset.py too, which must
-    neither be taken for ours nor, if it is imported later, be hidden by it.
+    The images are normalised, as `transform` does it. pretrained: with the weights of the run in results/, in
+    evaluation mode; if classes is not 10, the classifier is new and has to be trained.
+
+    Raises FileNotFoundError if there are no weights, ValueError for fewer than one class.
     """
-    names = {path.stem for path in REPO.glob("*.py")} | {"s9"}
-
-    def loaded() -> set[str]:
-        return {name for name in sys.modules if name.partition(".")[0] in names}
-
-    theirs = {name: sys.modules.pop(name) for name in loaded()}
-    sys.path.insert(0, str(REPO))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(REPO))
-        for name in loaded():
-            del sys.modules[name]
-        sys.modules.update(theirs)
+    return _network("reference", pretrained, classes)
 
 
-with _own_modules():
-    import model
-    from s9 import errors, records
+def best(pretrained: bool = False, classes: int = 10) -> nn.Module:
+    """The most accurate network below 200,000 parameters; arguments as for `reference`."""
+    return _network("best", pretrained, classes)
 
 
-def reference(pretrained: bool = False) -> nn.Module:
-    """The reference network, 174,352 parameters: logits (batch, 10) of normalised images (batch, 3, 32, 32).
+def dilated(pretrained: bool = False, classes: int = 10) -> nn.Module:
+    """The network that shrinks its maps by dilation instead of stride; arguments as for `reference`."""
+    return _network("dilated", pretrained, classes)
 
-    pretrained: with the weights of its run in results/, and in evaluation mode. Raises UserError if that run
-    is not there.
+
+def fast(pretrained: bool = False, classes: int = 10) -> nn.Module:
+    """The network with the shortest training, 494,368 parameters; arguments as for `reference`."""
+    return _network("fast", pretrained, classes)
+
+
+def gated(pretrained: bool = False, classes: int = 10) -> nn.Module:
+    """A candidate for `best`, with gated units; arguments as for `reference`."""
+    return _network("gated", pretrained, classes)
+
+
+def transform() -> typing.Any:
+    """A function from a Pillow image of any size and mode to a float32 tensor (3, 32, 32).
+
+    It resizes the middle square and normalises it with the mean and standard deviation of CIFAR-10.
     """
-    return _network("reference", pretrained)
-
-
-def best(pretrained: bool = False) -> nn.Module:
-    """The most accurate network below 200,000 parameters; the rest as for `reference`."""
-    return _network("best", pretrained)
-
-
-def dilated(pretrained: bool = False) -> nn.Module:
-    """The network that dilates where others stride; the rest as for `reference`."""
-    return _network("dilated", pretrained)
-
-
-def fast(pretrained: bool = False) -> nn.Module:
-    """The network that is trained in the least time, 494,368 parameters; the rest as for `reference`."""
-    return _network("fast", pretrained)
-
-
-def gated(pretrained: bool = False) -> nn.Module:
-    """A candidate for `best`, with gated units; the rest as for `reference`."""
-    return _network("gated", pretrained)
-
-
-def _network(name: str, pretrained: bool) -> nn.Module:
-    network = model.build(name)
-    if pretrained:
-        folder = REPO / "results" / name
-        if not (folder / records.WEIGHTS).exists():
-            raise errors.UserError(
-                f"results/{name} holds no weights yet: train them (python train.py --preset {name})"
-            )
-        records.load_weights(folder, network)
-        network.eval()
-    return network
-
-
-def transform() -> collections.abc.Callable[[PIL.Image.Image], torch.Tensor]:
-    """What a photo needs: a function from a Pillow image of any size and mode to float32 (3, 32, 32).
-
-    It takes the middle square, resizes it and normalises it with the mean and deviation of CIFAR-10.
-    """
-    with _own_modules():
-        from dataset import test_transform
-        from s9.data.photos import fit
-    normalise = test_transform()
-    return lambda image: normalise(image=fit(image))["image"]
+    return _import("s9.data.photos").PhotoTransform()
 
 
 def classes() -> tuple[str, ...]:
     """The ten classes of CIFAR-10, in the order of the logits."""
-    with _own_modules():
-        from s9.data.cifar10 import CLASSES
-    return CLASSES
+    return _import("s9.data.cifar10").CLASSES
+
+
+def _network(name: str, pretrained: bool, classes: int) -> nn.Module:
+    network = _import("model").build(name, classes)
+    if pretrained:
+        path = REPO / "results" / name / "weights.safetensors"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"results/{name} holds no weights yet: train them (python train.py --preset {name})"
+            )
+        weights = safetensors.torch.load_file(path)
+        if classes != 10:
+            weights |= {key: value for key, value in network.state_dict().items() if "classifier" in key}
+        network.load_state_dict(weights)
+        network.eval()
+    return network
+
+
+def _import(name: str) -> types.ModuleType:
+    """A module of this repository, inside a package whose name no other program or checkout uses.
+
+    So a model.py or an s9 of the caller's is neither imported in place of ours nor hidden by it. The modules
+    that are imported here therefore import each other relatively. Instances of their classes can be unpickled
+    in any process that finds this folder.
+    """
+    version = str(REPO).encode() + (REPO / "model.py").read_bytes()
+    package = f"s9_hub_{hashlib.sha256(version).hexdigest()[:16]}"
+    if package not in sys.modules:
+        sys.modules[package] = types.ModuleType(package)
+        sys.modules[package].__path__ = [str(REPO)]
+    module = importlib.import_module(f"{package}.{name}")
+    for kind in vars(module).values():
+        if isinstance(kind, type) and kind.__module__ == module.__name__:
+            kind.__reduce_ex__ = functools.partialmethod(_reduce, kind, name)
+    return module
+
+
+def _reduce(instance: typing.Any, kind: type, module: str, protocol: int) -> tuple:
+    """As object.__reduce_ex__, but the class is found through torch.hub, since its module's name is not."""
+    if type(instance) is not kind:  # A class that the caller derived.
+        return object.__reduce_ex__(instance, protocol)
+    new = functools.partial(torch.hub.load, str(REPO), "_new", source="local")
+    return new, (module, kind.__name__), vars(instance)
+
+
+def _new(module: str, kind: str) -> typing.Any:
+    """An instance without any attributes, which unpickling then sets."""
+    kind = getattr(_import(module), kind)
+    return kind.__new__(kind)

@@ -1,15 +1,12 @@
-"""CIFAR-10 as arrays, from either layout of its files."""
+"""CIFAR-10 as arrays, from either layout of its files; CIFAR-100 from torchvision's."""
 
 import operator
 from pathlib import Path
 
-import cv2
 import numpy as np
-import pyarrow
-import pyarrow.parquet
-from torchvision.datasets import CIFAR10
 
-from s9.errors import UserError
+# Relative, for hubconf.py; and what only reading needs is imported there.
+from ..errors import UserError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -35,6 +32,8 @@ def read_folder(folder: Path) -> Arrays:
 
     Raises UserError if it holds neither, or not all of CIFAR-10.
     """
+    from torchvision.datasets import CIFAR10
+
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "does not exist"
         raise UserError(
@@ -43,7 +42,7 @@ def read_folder(folder: Path) -> Arrays:
     if folder.name == CIFAR10.base_folder:
         folder = folder.parent
     if (folder / CIFAR10.base_folder).is_dir():
-        return _read_batches(folder)
+        return _read_batches(folder, CIFAR10, 5_000, 1_000)[1]
     if all(list(folder.glob(f"{split}-*.parquet")) for split in ("train", "test")):
         return _read_parquet(folder)
     raise UserError(
@@ -52,23 +51,40 @@ def read_folder(folder: Path) -> Arrays:
     )
 
 
-def _read_batches(folder: Path) -> Arrays:
+def read_cifar100(folder: Path, per_class: tuple[int, int] = (500, 100)) -> tuple[tuple[str, ...], Arrays]:
+    """The names of the 100 classes, and the arrays, of a folder that holds `cifar-100-python` or is it.
+
+    per_class: training and test images of each class. Raises UserError if it does not hold all of CIFAR-100.
+    """
+    from torchvision.datasets import CIFAR100
+
+    folder = folder.parent if folder.name == CIFAR100.base_folder else folder
+    if not (folder / CIFAR100.base_folder).is_dir():
+        raise UserError(f"data folder {folder} holds no CIFAR-100: it needs {CIFAR100.base_folder}/")
+    return _read_batches(folder, CIFAR100, *per_class)
+
+
+def _read_batches(folder: Path, kind: type, *per_class: int) -> tuple[tuple[str, ...], Arrays]:
     """Torchvision's layout; it compares every file with its published MD5 before it unpickles one."""
     try:
-        train, test = CIFAR10(folder, train=True), CIFAR10(folder, train=False)
+        train, test = kind(folder, train=True), kind(folder, train=False)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"{folder / CIFAR10.base_folder} is incomplete or damaged (MD5): delete it and get it again"
+            f"{folder / kind.base_folder} is incomplete or damaged (MD5): delete it and get it again"
         ) from error
     arrays = []
     for split in (train, test):
         # Its images are a view of planes; OpenCV takes nearly twice as long over one.
         arrays += [np.ascontiguousarray(split.data), np.array(split.targets, dtype=np.int64)]
-    return _checked(tuple(arrays), folder)
+    return tuple(train.classes), _checked(tuple(arrays), folder, len(train.classes), *per_class)
 
 
 def _read_parquet(folder: Path) -> Arrays:
     """The layout of the Hugging Face data set uoft-cs/cifar10, folder plain_text."""
+    import cv2
+    import pyarrow
+    import pyarrow.parquet
+
     arrays = []
     for split in ("train", "test"):
         images, labels = [], []
@@ -100,10 +116,12 @@ def _read_parquet(folder: Path) -> Arrays:
         arrays += [np.concatenate(images), np.array(labels, dtype=np.int64)]
     # Arrow keeps what it freed, and every worker of a loader would take it over.
     pyarrow.default_memory_pool().release_unused()
-    return _checked(tuple(arrays), folder)
+    return _checked(tuple(arrays), folder, len(CLASSES), 5_000, 1_000)
 
 
 def _decode(png: bytes) -> np.ndarray:
+    import cv2
+
     # Unchanged: else a grey image, or one of 16 bits a channel, would come out as if it were one of these.
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
@@ -115,13 +133,13 @@ def _decode(png: bytes) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _checked(arrays: Arrays, folder: Path) -> Arrays:
-    expected = {"train": (*arrays[:2], 5_000), "test": (*arrays[2:], 1_000)}
-    for split, (images, labels, per_class) in expected.items():
-        balanced = np.array_equal(np.sort(labels), np.repeat(np.arange(10), per_class))
-        if images.shape != (10 * per_class, 32, 32, 3) or not balanced:
+def _checked(arrays: Arrays, folder: Path, classes: int, train: int, test: int) -> Arrays:
+    """The arrays, if they hold `train` training and `test` test images of each class."""
+    for name, images, labels, count in (("training", *arrays[:2], train), ("test", *arrays[2:], test)):
+        balanced = np.array_equal(np.sort(labels), np.repeat(np.arange(classes), count))
+        if images.shape != (classes * count, 32, 32, 3) or not balanced:
             raise UserError(
-                f"{folder}: the {split} set is not CIFAR-10's {10 * per_class:,} images of 32x32x3, "
-                f"{per_class:,} a class (it has shape {images.shape}): give the real one, or get it again"
+                f"{folder}: the {name} set is not CIFAR-{classes}'s {classes * count:,} images of 32x32x3, "
+                f"{count:,} a class (it has shape {images.shape}): give the real one, or get it again"
             )
     return arrays

@@ -1,12 +1,17 @@
 """Pictures of any kind and size, made into what the networks take: uint8 images (32, 32, 3)."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
-from s9.errors import UserError
+# Relative, for hubconf.py.
+from ..errors import UserError
+from .cifar10 import MEAN, STD
+from .device_loader import normalise
 
 SIZE = 32
 PHONES = {".heic", ".heif"}
@@ -67,6 +72,21 @@ def fit(image: Image.Image) -> np.ndarray:
     small = _middle(image)
     white = Image.new("RGBA", small.size, "white")
     return np.array(Image.alpha_composite(white, small).convert("RGB"))
+
+
+class PhotoTransform:
+    """A Pillow image of any size and mode to a float32 tensor (3, 32, 32): fit(), then normalisation.
+
+    mean, std: of the training set, per channel, in 0..1. It can be pickled, for the workers of a DataLoader.
+    """
+
+    def __init__(self, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> None:
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Raises UserError as fit() does."""
+        images = torch.from_numpy(fit(image)[None])
+        return normalise(images, torch.tensor(self.mean), torch.tensor(self.std))[0]
 
 
 def _middle(image: Image.Image) -> Image.Image:
