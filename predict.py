@@ -6,7 +6,9 @@ python predict.py photo.jpg --run results/fast --json
 
 import itertools
 import json
+import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +25,7 @@ from s9.data.cifar10 import CLASSES, MEAN, STD
 from s9.data.device_loader import normalise
 from s9.data.sources import load
 from s9.engine.hardware import DEVICES, make_accelerator
-from s9.errors import CommandParser, UserError
+from s9.errors import CommandParser, UserError, printable
 
 RESULTS = Path(__file__).parent / "results"
 LIKELIEST = 3
@@ -50,18 +52,27 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         trained = trained_network(folder, options.device)
     except UserError as error:
-        parser.error(str(error))
-    predictions, errors = [], []
-    for path, answer in answers(trained, options.pictures):
-        if isinstance(answer, UserError):
-            errors.append({"file": str(path), "error": str(answer)})
-            print(f"{parser.prog}: error: {answer}", file=sys.stderr, flush=True)
-        elif options.json:
-            predictions.append(as_json(path, answer))
-        else:
-            print(as_line(path, answer), flush=True)
+        parser.error(printable(error))
+    predictions, errors, notes = [], [], []
+
+    def note(message: Warning, *_: object) -> None:
+        notes.append(str(message))
+        print(f"{parser.prog}: note: {message}", file=sys.stderr, flush=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", photos.PhotoWarning)
+        warnings.showwarning = note
+        for path, answer in answers(trained, options.pictures):
+            if isinstance(answer, UserError):
+                errors.append({"file": str(path), "error": str(answer)})
+                print(f"{parser.prog}: error: {answer}", file=sys.stderr, flush=True)
+            elif options.json:
+                predictions.append(as_json(path, answer))
+            else:
+                print(as_line(path, answer), flush=True)
     if options.json:
-        whole = {"run": str(folder), "model": trained.model, "predictions": predictions, "errors": errors}
+        whole = {"run": str(folder), "model": trained.model, "predictions": predictions}
+        whole |= {"errors": errors, "notes": notes}
         print(json.dumps(whole, indent=2))
     if errors:
         parser.exit(2)
@@ -71,6 +82,7 @@ def make_parser() -> CommandParser:
     """The command line."""
     parser = CommandParser(
         prog="predict.py",
+        odd_names=True,
         description="Say which of the classes is in each picture: the likeliest and its probability, then "
         "the next two. The middle square of a picture is what counts; the networks see it at 32 x 32 pixels.",
         epilog="Exit code 2 if a picture could not be read; the others are predicted all the same.",
@@ -134,7 +146,8 @@ def answers(trained: Trained, paths: Iterable[Path]) -> Iterator[tuple[Path, dic
 def _found(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray | UserError]]:
     for path in paths:
         try:
-            files = photos.in_folder(path) if path.is_dir() else [path]
+            # Not path.is_dir(): it raises where a name is too long or a folder above may not be entered.
+            files = photos.in_folder(path) if os.path.isdir(path) else [path]  # noqa: PTH112
         except UserError as error:
             yield path, error
             continue
@@ -188,9 +201,7 @@ def classify(
 def as_line(path: Path, probabilities: dict[str, float]) -> str:
     """`photo.jpg: cat 93.1%, dog 4.2%, deer 1.1%`: the likeliest classes, in this order."""
     likeliest = list(probabilities.items())[:LIKELIEST]
-    # A name of a file may hold bytes that are no text, which a terminal would refuse.
-    name = str(path).encode(errors="backslashreplace").decode()
-    return f"{name}: {', '.join(f'{what} {probability:.1%}' for what, probability in likeliest)}"
+    return f"{printable(path)}: {', '.join(f'{what} {probability:.1%}' for what, probability in likeliest)}"
 
 
 def as_json(path: Path, probabilities: dict[str, float]) -> dict:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class _OneLine:
@@ -34,17 +34,35 @@ class Interrupted(_OneLine, KeyboardInterrupt):
         self.exit_code = exit_code
 
 
+def printable(text: object) -> str:
+    """`text` on one line that any UTF-8 console can show: line breaks and other control characters are escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+    )
+
+
 class CommandParser(argparse.ArgumentParser):
-    """An ArgumentParser whose `error` prints the one line and leaves the usage to --help."""
+    """An ArgumentParser whose `error` prints the one line and leaves the usage to --help.
+
+    odd_names: positional arguments may hold line breaks and control characters, as names of files can.
+    """
+
+    def __init__(self, *args: Any, odd_names: bool = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.odd_names = odd_names
 
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As ever, but for arguments that would break the one line: with a line break in them, say."""
+        """As argparse's, but refuses control characters, and makes the console escape what it cannot show."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
         args = sys.argv[1:] if args is None else list(args)
         for argument in args:
             # Bytes that are no text, as names of files may hold, break no line and stay.
-            if not argument.encode(errors="ignore").decode().isprintable():
+            odd = not argument.encode(errors="ignore").decode().isprintable()
+            if odd and (not self.odd_names or argument.startswith("-")):
                 self.error(f"argument {argument!a} holds a character that cannot be printed: leave it out")
         return super().parse_known_args(args, namespace)
 

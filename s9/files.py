@@ -17,7 +17,9 @@ def ensure_writable(path: Path, example: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = _temporary(path)
         probe.touch()
-        probe.unlink(missing_ok=True)  # Of several processes, another may have cleared it away: see create_run.
+        probe.unlink(
+            missing_ok=True
+        )  # Of several processes, another may have cleared it away: see create_run.
     except OSError as error:
         raise UserError(
             f"cannot write to {path.parent} ({error.strerror}): name another output folder"

@@ -15,7 +15,7 @@ NOT_IN_A_NOTEBOOK = {"jupyter", "papermill"}
 
 def missing(requirements: Path = Path(__file__).parent.parent / "requirements.txt") -> list[str]:
     """The lines of a requirements file whose package is not installed, in any version."""
-    lines = [line.split("#")[0].strip() for line in requirements.read_text().splitlines()]
+    lines = [line.split("#")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
     absent = []
     for line in filter(None, lines):
         name = re.match(r"[\w.-]+", line)[0]

@@ -156,7 +156,7 @@ def _device_name(device: torch.device) -> str:
     if device.type == "mps":
         return f"Apple GPU ({platform.machine()})"
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
@@ -203,7 +203,7 @@ def format_history(history: Sequence[Epoch]) -> str:
 def read_history(path: Path) -> list[Epoch]:
     """The rows of a history.csv. Raises UserError if it is missing or not as format_history writes them."""
     try:
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         if tuple(header) != Epoch._fields:
             raise ValueError(f"its columns are {header}")

@@ -298,7 +298,7 @@ def _modular(network: nn.Module, notebook: Path) -> tuple[str, bool]:
         "utils": utils.train.__module__,
     }
     try:
-        cells = json.loads(notebook.read_text())["cells"]
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{notebook.name}: {error}") from error
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

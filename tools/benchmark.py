@@ -367,7 +367,7 @@ def measure(options: argparse.Namespace) -> dict:
 def read_report(path: Path) -> dict:
     """What --json wrote. Raises UserError if it is missing or is none."""
     try:
-        report = json.loads(path.read_text())
+        report = json.loads(path.read_text(encoding="utf-8"))
         format_report(report)
         return report
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:

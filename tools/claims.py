@@ -322,7 +322,7 @@ def _read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """The rows of a CSV file with the fields of `kind`; empty cells are None where that may be."""
     types = typing.get_type_hints(kind).values()
     try:
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             header, *lines = csv.reader(file)
         if tuple(header) != kind._fields:
             raise ValueError(f"its columns are {', '.join(header)}")

@@ -33,7 +33,7 @@ def handed_in() -> Path:
 
 def faults_table(path: Path) -> str:
     """What `S9_LONG=1 make test` tried last, and how it ended, as a Markdown table."""
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
     lines = [f"{record['date']}, Python {record['python']}, {versions}", ""]
     lines += ["| what went wrong | what happens | times tried |", "| --- | --- | ---: |"]

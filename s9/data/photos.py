@@ -1,92 +1,195 @@
-"""Pictures of any kind and size, made into what the networks take: uint8 images (32, 32, 3)."""
+"""Photos as the networks take them: uint8 (32, 32, 3), or normalised float32 (3, 32, 32).
 
+The pixels decide. Metadata turns a picture upright and says what its colours mean; where it is damaged it is
+ignored, and a picture whose pixels can be decoded is never refused for it.
+"""
+
+import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
+from torch import Tensor
 
-# Relative, for hubconf.py.
-from ..errors import UserError
-from .cifar10 import MEAN, STD
-from .device_loader import normalise
+from s9.data.device_loader import normalise
+from s9.errors import UserError, printable
 
 SIZE = 32
 PHONES = {".heic", ".heif"}
-"""Endings of photos that Pillow alone cannot read: said of each, rather than passed over in silence."""
+"""Endings of photos that Pillow cannot read without a plugin; each gets an error line, none is passed over."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientations, and what turns a picture upright."""
+
+PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"} | {bytes([m]) for m in range(0xC0, 0xE0)}
+METADATA = {b"iCCP", b"eXIf"} | {bytes([m]) for m in (0xE1, 0xE2, 0xEE)}
+"""PNG chunks and JPEG markers that hold the pixels; those of orientation and colour (Exif, ICC, Adobe)."""
+
+
+class PhotoWarning(UserWarning):
+    """A photo is damaged, but can be used."""
+
+
+class PhotoTransform:
+    """Turns a Pillow image of any size and mode into the input of a network, as predict.py does. Picklable.
+
+    mean, std: of the training set, per channel, in 0..1.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Normalised float32 (3, 32, 32); warns and raises as fit() does."""
+        pixels = torch.from_numpy(fit(image))[None]
+        return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std))[0].contiguous()
 
 
 def read(path: Path) -> np.ndarray:
-    """The picture in a file, as fit() makes it. Of an animated one, the first frame.
+    """The picture in a file as fit() returns it; the first frame of an animation.
 
-    Raises UserError for what is no file, no picture, empty, damaged, or of more pixels than Pillow takes for
-    an attack on the memory: 179 million.
+    Raises UserError if the file is missing, empty, damaged, not a picture, or has more than 179 million pixels,
+    Pillow's limit against decompression bombs. Warns as fit() does.
     """
+    name = printable(path)
     try:
         if not path.is_file():
             raise UserError("is no file: name a picture" if path.exists() else "does not exist")
-        return _read(path)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            image = _read(path.read_bytes())
     except Image.DecompressionBombError as error:
         limit = f"{2 * Image.MAX_IMAGE_PIXELS:,}"
-        raise UserError(f"{path}: has more than {limit} pixels: make it smaller") from error
-    except Exception as error:  # Pillow has a reader for each format, and each fails as it likes.
-        raise UserError(f"{path}: cannot be read as a picture ({_reason(path, error)})") from error
+        raise UserError(f"{name}: has more than {limit} pixels: make it smaller") from error
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    except Exception as error:  # Pillow has a reader for each format, each with its own exceptions.
+        raise UserError(f"{name}: cannot be read as a picture ({_reason(path, error)})") from error
+    for warning in caught:  # Not Pillow's own, of odd metadata.
+        if warning.category is PhotoWarning:
+            warnings.warn(f"{name}: {warning.message}", PhotoWarning, stacklevel=2)
+    return image
 
 
-def _read(path: Path) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of odd metadata, say, or of half as many pixels as are refused.
-        with Image.open(path) as image:
-            # JPEG can decode a large photo at a fraction of its size, in a fraction of time and memory.
-            image.draft(None, (4 * SIZE, 4 * SIZE))
-            return fit(image)
+def _read(content: bytes) -> np.ndarray:
+    """fit() of a file's content; where Pillow fails on metadata, of the content without it."""
+    parts = list(_parts(content))
+    contents = [content]
+    if parts:
+        signature = content[: len(content) - sum(len(part) for _, part in parts)]
+        for kept in (PIXELS | METADATA, PIXELS):
+            contents.append(signature + b"".join(part for kind, part in parts if kind in kept))
+    errors = []
+    for candidate in contents:
+        try:
+            with Image.open(io.BytesIO(candidate)) as image:
+                return fit(image)
+        except (UserError, Image.DecompressionBombError):
+            raise
+        except Exception as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _parts(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and bytes of each chunk of a PNG or segment of a JPEG after the signature; nothing of other files."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        place = 8
+        while place < len(content):
+            end = place + 12 + int.from_bytes(content[place : place + 4], "big")
+            yield content[place + 4 : place + 8], content[place:end]
+            place = end
+    elif content.startswith(b"\xff\xd8"):
+        place = 2
+        while content[place : place + 1] == b"\xff":
+            kind = content[place + 1 : place + 2]
+            end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+            if kind == b"\xda":  # The scan: the rest is pixels.
+                end = len(content)
+            yield kind, content[place:end]
+            place = end
 
 
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         known = "a phone's format: save it as JPEG" if path.suffix.lower() in PHONES else "no known format"
         return known if path.stat().st_size else "the file is empty"
-    said = getattr(error, "strerror", None) or str(error)
-    return " ".join(said.split())[:120] or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error)
+    return printable(" ".join(text.split())[:120]) or type(error).__name__
 
 
 def fit(image: Image.Image) -> np.ndarray:
-    """The middle square of a picture of any size and mode, upright, at 32 x 32: uint8 (32, 32, 3), RGB.
+    """The middle square of a picture of any size and mode, upright, at 32 x 32: uint8 (32, 32, 3), sRGB.
 
-    What is transparent becomes white. 16-bit greys keep their range; in floats and greater numbers there is
-    none that is agreed on: the least becomes black, the greatest white.
+    Transparent pixels become white. 16-bit greys keep their range; floats and wider integers have no agreed
+    range, so their minimum becomes black and their maximum white. The colour profile is applied.
 
-    Raises UserError for a picture that Pillow cannot convert to RGB, and for greys that are not finite.
+    Warns (PhotoWarning) if the end of a JPEG is missing: the pixels that it held are grey, as in a viewer.
+    Raises UserError for a picture that Pillow cannot convert to RGB, and for greys that are not finite;
+    Pillow's own errors if the file that `image` was opened from is damaged.
     """
-    image = ImageOps.exif_transpose(image)
+    image = _upright(_load(image))
     if image.mode == "F" or image.mode.startswith("I"):
         image = _grey(image)
-    try:
-        image = image.convert("RGBA")
-    except ValueError as error:
-        raise UserError(f"a picture of mode {image.mode} cannot be converted: save it as RGB") from error
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("L", "CMYK"):  # Whose profiles are for these modes alone.
+        try:
+            image = image.convert("RGBA")
+        except ValueError as error:
+            raise UserError(f"a picture of mode {image.mode} cannot be converted: save it as RGB") from error
     small = _middle(image)
+    small = (_to_srgb(small, profile) if profile else small).convert("RGBA")
     white = Image.new("RGBA", small.size, "white")
     return np.array(Image.alpha_composite(white, small).convert("RGB"))
 
 
-class PhotoTransform:
-    """A Pillow image of any size and mode to a float32 tensor (3, 32, 32): fit(), then normalisation.
+def _load(image: Image.Image) -> Image.Image:
+    try:
+        image.load()
+    except OSError as error:
+        if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
+            raise
+        lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+        try:
+            image.load()
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+        if all(low == high for low, high in np.reshape(image.getextrema(), (-1, 2))):
+            raise  # The file ends before the first pixel.
+        warnings.warn(
+            "the end of the file is missing; its part of the picture is grey", PhotoWarning, stacklevel=3
+        )
+    return image
 
-    mean, std: of the training set, per channel, in 0..1. It can be pickled, for the workers of a DataLoader.
-    """
 
-    def __init__(self, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> None:
-        self.mean, self.std = tuple(mean), tuple(std)
+def _upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it also rewrites the metadata, and fails where some other tag is odd.
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # Each kind of damage has its own exception.
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Raises UserError as fit() does."""
-        images = torch.from_numpy(fit(image)[None])
-        return normalise(images, torch.tensor(self.mean), torch.tensor(self.std))[0]
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """`image` in sRGB; unchanged if the profile is damaged or belongs to another mode, as in a viewer."""
+    mode = "RGBA" if image.mode == "RGBA" else "RGB"
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return image
 
 
 def _middle(image: Image.Image) -> Image.Image:
@@ -109,18 +212,18 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """The pictures in a folder, by the endings of their names, in order; not those in folders inside it.
+    """The pictures in a folder, by the endings of their names, sorted; subfolders are not searched.
 
     Raises UserError if there is none, or the folder cannot be read.
     """
     Image.init()
     known = PHONES | {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     try:
-        # A Mac leaves a ._photo.jpg, which is none, beside each photo.jpg on a foreign disk.
+        # A Mac leaves a ._photo.jpg, which is no picture, beside each photo.jpg on a foreign disk.
         files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{printable(folder)}: cannot be read ({error.strerror})") from error
     pictures = sorted(path for path in files if path.suffix.lower() in known)
     if not pictures:
-        raise UserError(f"{folder}: holds no picture (folders inside it are not searched)")
+        raise UserError(f"{printable(folder)}: holds no picture (subfolders are not searched)")
     return pictures

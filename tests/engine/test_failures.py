@@ -126,7 +126,10 @@ def test_what_befalls_an_epoch_is_told_in_one_line(error, words):
 
 
 def test_errors_of_the_code_itself_are_not_explained_away():
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), explain_failures(1, "runs/x", 32, 0.1):
+    with (
+        pytest.raises(RuntimeError, match="shapes cannot be multiplied"),
+        explain_failures(1, "runs/x", 32, 0.1),
+    ):
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
@@ -142,7 +145,9 @@ def test_a_real_lack_of_memory_is_told(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_that_dies_does_not_hang_the_run(tmp_path, monkeypatch):
     def children():
-        return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
+        return set(
+            Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
+        )
 
     others = children()
 

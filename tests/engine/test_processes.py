@@ -187,7 +187,7 @@ def test_a_killed_process_ends_the_job_which_then_resumes(tmp_path):
         if line.startswith("Epoch 1"):
             break
     time.sleep(1)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
     victim = max(int(child) for child in children)
     os.kill(victim, signal.SIGKILL)
     output, _ = process.communicate(timeout=100)
