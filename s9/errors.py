@@ -35,7 +35,7 @@ class Interrupted(_OneLine, KeyboardInterrupt):
 
 
 def printable(text: object) -> str:
-    """`text` on one line that any UTF-8 console can show: line breaks and other control characters are escaped."""
+    """`text` on one line: line breaks, control characters and bytes that are no text are escaped."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
     )

@@ -166,7 +166,7 @@ def _commit() -> str | None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         answer = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+            command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -224,7 +224,7 @@ def read_history(path: Path) -> list[Epoch]:
 def _read_settings(folder: Path) -> tuple[Settings, dict]:
     path = folder / SETTINGS
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in fields(Settings)}
         settings = facts.pop("settings")
         if set(settings) != known:
@@ -238,7 +238,7 @@ def read(folder: Path) -> Run:
     """The evidence of a run, without its weights. Raises UserError if a part is missing or damaged."""
     settings, facts = _read_settings(folder)
     try:
-        log = (folder / LOG).read_text()
+        log = (folder / LOG).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{folder / LOG} cannot be read ({error}): {DAMAGED}") from error
     return Run(folder, settings, facts, read_history(folder / HISTORY), log)

@@ -107,7 +107,7 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
         rows = [
             {"fault": fault, "outcome": outcome, "times": times} for (fault, outcome), times in TRIED.items()
         ]
-        FAULTS.write_text(json.dumps({**facts, "tried": rows}, indent=2) + "\n")
+        FAULTS.write_text(json.dumps({**facts, "tried": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 SWITCHED_OFF = "http://127.0.0.1:9"

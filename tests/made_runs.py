@@ -59,5 +59,7 @@ def make_run(folder, network=None, accuracies=(70.0, 84.0, 86.5), log=None, fact
 
 def make_notebook(path, *cells):
     """Writes a notebook of code cells."""
-    path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": cell} for cell in cells]}))
+    path.write_text(
+        json.dumps({"cells": [{"cell_type": "code", "source": cell} for cell in cells]}), encoding="utf-8"
+    )
     return path

@@ -42,8 +42,8 @@ class Sandbox:
         self.run = folder / "run"
         for name in ("empty", "run", "Images"):
             (folder / name).mkdir()
-        (folder / "file").write_text("kept")
-        (folder / "README.md").write_text("kept too")
+        (folder / "file").write_text("kept", encoding="utf-8")
+        (folder / "README.md").write_text("kept too", encoding="utf-8")
         records.write(Run(self.run, Settings(epochs=2), FACTS, HISTORY, LOG), build("reference"))
 
     def files(self) -> dict[str, bytes | None]:

@@ -75,6 +75,8 @@ def goes_on(folder):
 def evidence(folder):
     """All that a run leaves behind, but for the seconds that it took."""
     folder = Path(folder)
-    log = re.sub(r"\[.*?\]", "[]", (folder / "log.txt").read_text())
-    rows = [line.rsplit(",", 1)[0] for line in (folder / "history.csv").read_text().splitlines()]
+    log = re.sub(r"\[.*?\]", "[]", (folder / "log.txt").read_text(encoding="utf-8"))
+    rows = [
+        line.rsplit(",", 1)[0] for line in (folder / "history.csv").read_text(encoding="utf-8").splitlines()
+    ]
     return log, rows, (folder / "weights.safetensors").read_bytes()

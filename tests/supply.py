@@ -16,7 +16,7 @@ UNREACHABLE = ("ConnectionError", "Timeout", "ServiceError")
 def main(arguments: list[str]) -> int:
     """Returns 1 for a vulnerability that is known, or if pip-audit fails; else 0."""
     command = [sys.executable, "-m", "pip_audit", "--format", "json", "--progress-spinner", "off", *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    ended = subprocess.run(command, capture_output=True, encoding="utf-8")
     try:
         packages = json.loads(ended.stdout)["dependencies"]
     except ValueError:

@@ -142,5 +142,5 @@ def test_tests_have_no_network():
 def test_import_asks_nobody_and_warns_of_nothing():
     repo = Path(dataset.__file__).parent
     command = [sys.executable, "-W", "error::UserWarning", "-c", "import dataset"]
-    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=repo, capture_output=True, encoding="utf-8", timeout=120)
     assert (done.returncode, done.stderr) == (0, "")

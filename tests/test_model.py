@@ -18,7 +18,7 @@ UNITS += [(64, 8, 36864)]
 
 @pytest.fixture(scope="module")
 def expected(request):
-    return cells((request.path.parent / "reference_summary.txt").read_text())
+    return cells((request.path.parent / "reference_summary.txt").read_text(encoding="utf-8"))
 
 
 def cells(table):
@@ -60,7 +60,7 @@ def test_the_summary_does_not_depend_on_dropout(dropout, expected):
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.1])
 def test_dropout_out_of_range(dropout):
-    with pytest.raises(ValueError, match="dropout must be in 0..1, got"):
+    with pytest.raises(ValueError, match=r"dropout must be in 0\.\.1, got"):
         S9Net(dropout=dropout)
 
 

@@ -97,7 +97,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(tmp_path, refused):
 
 def test_the_script_itself_ends_with_2_and_no_traceback():
     command = [sys.executable, "train.py", "--model", "nonesuch"]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=REPO, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2
     names = ", ".join(NETWORKS)
     assert done.stderr == f"train.py: error: unknown model 'nonesuch': choose one of {names}\n"

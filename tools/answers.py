@@ -37,7 +37,7 @@ def qna(run: Run) -> str:
     answers = (
         (
             f"The model's code, model.py; the network is {type(network).__name__}",
-            _fenced((REPO / "model.py").read_text(), "python"),
+            _fenced((REPO / "model.py").read_text(encoding="utf-8"), "python"),
         ),
         ("The output of torchsummary", _fenced(summary(network))),
         (

@@ -52,7 +52,7 @@ def write_checksums(root: Path) -> None:
 def read_checksums(root: Path) -> dict[str, str]:
     """What results/SHA256SUMS says, by path. Raises UserError if it is missing or is not such a file."""
     try:
-        lines = (root / SUMS).read_text().splitlines()
+        lines = (root / SUMS).read_text(encoding="utf-8").splitlines()
         matches = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines]
         return {match[2]: match[1] for match in matches}
     except (OSError, UnicodeDecodeError, TypeError) as error:

@@ -136,7 +136,7 @@ def refresh_readme(folder: Path) -> int:
     """
     if lines := _disagreements():
         raise UserError(f"{lines[0]}: bring back the files as the run wrote them")
-    old = README.read_text()
+    old = README.read_text(encoding="utf-8")
     new = fill(old, readme_parts(folder))
     files.replace(README, new.encode())
     evidence.write_checksums(REPO)
@@ -149,7 +149,7 @@ def check_readme(folder: Path) -> int:
     lines = [*evidence.changed_files(REPO), *_disagreements()]
     for line in lines:
         print(line)
-    text = README.read_text()
+    text = README.read_text(encoding="utf-8")
     if fill(text, readme_parts(folder)) != text:
         lines.append("README.md is out of date")
         print(lines[-1])

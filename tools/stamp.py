@@ -67,7 +67,9 @@ def origin(folder: Path) -> str:
     """The address of the git remote `origin`, as git has it, passwords and all; empty where there is none."""
     command = ["git", "remote", "get-url", "origin"]
     try:
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, encoding="utf-8", timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -1,7 +1,7 @@
 """Albumentations on whole batches of bytes, in place.
 
-On a machine with few cores augmenting is the epoch: what Python does for a single image is kept to the sampling
-of its parameters, which stays Albumentations' own, and one OpenCV call for each change of pixels.
+On a machine with few cores augmenting is the epoch: what Python does for a single image is kept to the
+sampling of its parameters, which stays Albumentations' own, and one OpenCV call for each change of pixels.
 """
 
 import copy

@@ -14,12 +14,14 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 from torch import Tensor
 
-from s9.data.device_loader import normalise
-from s9.errors import UserError, printable
+# Relative, for hubconf.py.
+from ..errors import UserError, printable
+from .cifar10 import MEAN, STD
+from .device_loader import normalise
 
 SIZE = 32
 PHONES = {".heic", ".heif"}
-"""Endings of photos that Pillow cannot read without a plugin; each gets an error line, none is passed over."""
+"""Endings of photos that Pillow cannot read without a plugin; each gets an error line."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,7 +49,7 @@ class PhotoTransform:
     mean, std: of the training set, per channel, in 0..1.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> None:
         self.mean, self.std = tuple(mean), tuple(std)
 
     def __call__(self, image: Image.Image) -> Tensor:
@@ -59,8 +61,8 @@ class PhotoTransform:
 def read(path: Path) -> np.ndarray:
     """The picture in a file as fit() returns it; the first frame of an animation.
 
-    Raises UserError if the file is missing, empty, damaged, not a picture, or has more than 179 million pixels,
-    Pillow's limit against decompression bombs. Warns as fit() does.
+    Raises UserError if the file is missing, empty, damaged, not a picture, or has more than 179 million
+    pixels, Pillow's limit against decompression bombs. Warns as fit() does.
     """
     name = printable(path)
     try:
@@ -88,8 +90,10 @@ def _read(content: bytes) -> np.ndarray:
     contents = [content]
     if parts:
         signature = content[: len(content) - sum(len(part) for _, part in parts)]
-        for kept in (PIXELS | METADATA, PIXELS):
-            contents.append(signature + b"".join(part for kind, part in parts if kind in kept))
+        contents += [
+            signature + b"".join(part for kind, part in parts if kind in kept)
+            for kept in (PIXELS | METADATA, PIXELS)
+        ]
     errors = []
     for candidate in contents:
         try:
@@ -103,7 +107,7 @@ def _read(content: bytes) -> np.ndarray:
 
 
 def _parts(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and bytes of each chunk of a PNG or segment of a JPEG after the signature; nothing of other files."""
+    """Kind and bytes of each chunk of a PNG, or segment of a JPEG; nothing of other files."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         place = 8
         while place < len(content):
@@ -145,7 +149,7 @@ def fit(image: Image.Image) -> np.ndarray:
     profile = image.info.get("icc_profile")
     if not profile or image.mode not in ("L", "CMYK"):  # Whose profiles are for these modes alone.
         try:
-            image = image.convert("RGBA")
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         except ValueError as error:
             raise UserError(f"a picture of mode {image.mode} cannot be converted: save it as RGB") from error
     small = _middle(image)
@@ -168,7 +172,7 @@ def _load(image: Image.Image) -> Image.Image:
         if all(low == high for low, high in np.reshape(image.getextrema(), (-1, 2))):
             raise  # The file ends before the first pixel.
         warnings.warn(
-            "the end of the file is missing; its part of the picture is grey", PhotoWarning, stacklevel=3
+            "the end of the file is missing: the pixels that it held are grey", PhotoWarning, stacklevel=3
         )
     return image
 

@@ -296,7 +296,7 @@ def test_ctrl_c_on_the_command_line_is_kept_and_says_how_to_go_on(tmp_path):
         cwd=REPO,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     for line in process.stdout:

@@ -176,7 +176,7 @@ def launch(folder, *options, **popen):
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         **popen,
     )
 

@@ -52,7 +52,7 @@ def untable(rows):
 @given(HISTORIES)
 def test_a_history_reads_back_as_it_was_written(folder, history):
     path = folder / records.HISTORY
-    path.write_text(records.format_history(history))
+    path.write_text(records.format_history(history), encoding="utf-8")
     assert records.read_history(path) == history
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))  # as git may check it out
     assert records.read_history(path) == history
@@ -105,7 +105,7 @@ def broken_histories(draw):
 @given(broken_histories())
 def test_a_history_that_no_run_writes_is_refused(folder, text):
     path = folder / records.HISTORY
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     message = assert_user_error(records.read_history, path)
     assert str(path) in message
     was_refused(text)
@@ -134,11 +134,11 @@ def test_a_history_with_changed_bytes_is_never_taken_for_another(folder, history
 def test_a_history_cut_short_is_a_shorter_one_or_none(folder, history, cut):
     path = folder / records.HISTORY
     content = records.format_history(history)
-    path.write_text(content[: -(cut % len(content) or 1)])
+    path.write_text(content[: -(cut % len(content) or 1)], encoding="utf-8")
     try:
         read = records.read_history(path)
     except UserError:
-        was_refused(path.read_text())
+        was_refused(path.read_text(encoding="utf-8"))
     else:
         assert read == history[: len(read)]
 
@@ -159,8 +159,10 @@ SETTINGS = st.builds(
 @pytest.fixture(scope="module")
 def run(folder):
     (folder / "run").mkdir()
-    (folder / "run" / records.HISTORY).write_text(records.format_history([Epoch(1, *[1.0] * 6)]))
-    (folder / "run" / records.LOG).write_text("Epoch 1\n")
+    (folder / "run" / records.HISTORY).write_text(
+        records.format_history([Epoch(1, *[1.0] * 6)]), encoding="utf-8"
+    )
+    (folder / "run" / records.LOG).write_text("Epoch 1\n", encoding="utf-8")
     return folder / "run"
 
 
@@ -168,7 +170,7 @@ def run(folder):
 @given(SETTINGS, st.dictionaries(WORDS.filter(lambda word: word != "settings"), json_values(), max_size=3))
 def test_settings_read_back_as_they_were_written(run, settings, facts):
     record = {"settings": dataclasses.asdict(settings), **facts}
-    (run / records.SETTINGS).write_text(json.dumps(record))
+    (run / records.SETTINGS).write_text(json.dumps(record), encoding="utf-8")
     read = records.read(run)
     assert read.settings == settings
     assert json.dumps(read.facts) == json.dumps(facts)  # NaN is no equal of itself
@@ -178,7 +180,9 @@ def test_settings_read_back_as_they_were_written(run, settings, facts):
 @given(SETTINGS, SETTINGS)
 def test_a_folder_is_claimed_for_one_run_alone(run, settings, others):
     assume(settings != others)
-    (run / records.SETTINGS).write_text(json.dumps({"settings": dataclasses.asdict(settings)}))
+    (run / records.SETTINGS).write_text(
+        json.dumps({"settings": dataclasses.asdict(settings)}), encoding="utf-8"
+    )
     before = {path: path.read_bytes() for path in run.iterdir()}
     assert_user_error(records.claim, run, settings, resume=False)
     assert_user_error(records.claim, run, others, resume=True)
@@ -216,7 +220,7 @@ def test_a_report_with_a_wrong_value_is_refused_or_can_be_shown(folder, name, va
     parts |= {"1": report["scaling"]["threads"]}
     parts.get(name, report)[name] = value
     path = folder / "bench.json"
-    path.write_text(json.dumps(report))
+    path.write_text(json.dumps(report), encoding="utf-8")
     try:
         assert isinstance(benchmark.format_report(benchmark.read_report(path)), str)
     except UserError as error:

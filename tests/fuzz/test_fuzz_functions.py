@@ -291,11 +291,11 @@ def test_a_figure_saved_where_it_cannot_be(tmp_path_factory, monkeypatch, name):
     folder = tmp_path_factory.getbasetemp() / "figures"
     if not folder.exists():
         (folder / "folder.png").mkdir(parents=True)
-        (folder / "file").write_text("kept")
+        (folder / "file").write_text("kept", encoding="utf-8")
     monkeypatch.chdir(folder)
     assert_user_error(style.save, FIGURE, name)
     assert sorted(path.name for path in folder.rglob("*")) == ["file", "folder.png"]
-    assert (folder / "file").read_text() == "kept"
+    assert (folder / "file").read_text(encoding="utf-8") == "kept"
 
 
 @bad_inputs(20)

@@ -252,7 +252,7 @@ README_FACTS = ("data", "device", "threads", "precision", "python", "versions", 
 )
 def test_a_record_without_its_facts_is_not_shown(sandbox, fact, check):
     name, value = fact
-    record = json.loads((sandbox.run / records.SETTINGS).read_text())
+    record = json.loads((sandbox.run / records.SETTINGS).read_text(encoding="utf-8"))
     record |= {name: value}
     if value is None:
         del record[name]

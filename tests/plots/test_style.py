@@ -107,7 +107,7 @@ def test_every_figure_stands_on_white_with_a_margin_for_dark_pages():
 
 @pytest.mark.parametrize("name", ["file.txt/metrics.png", "folder.png", "metrics.jpg", "metrics"])
 def test_save_to_where_it_cannot_is_a_user_error(tmp_path, name):
-    (tmp_path / "file.txt").write_text("a file where a folder is needed")
+    (tmp_path / "file.txt").write_text("a file where a folder is needed", encoding="utf-8")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UserError, match=name) as caught:
         style.save(curves.plot_metrics(make_history(1), "cifar10", "S9"), tmp_path / name)

@@ -96,7 +96,7 @@ def lab(tmp_path_factory, browser):
             cell.outputs, cell.execution_count = [], None
     nbformat.write(notebook, copy / "S9.ipynb")
     (own / "settings").mkdir()
-    (own / "settings" / "overrides.json").write_text(OVERRIDES)
+    (own / "settings" / "overrides.json").write_text(OVERRIDES, encoding="utf-8")
     port = free_port()
     options = {
         "ServerApp.ip": "127.0.0.1",
@@ -112,7 +112,7 @@ def lab(tmp_path_factory, browser):
     environment |= {f"JUPYTER_{name}_DIR": str(own) for name in ("CONFIG", "DATA", "RUNTIME")}
     environment |= {"DATASET": "digits", "EPOCHS": "2"}
     command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
-    with (own / "log").open("w") as log:
+    with (own / "log").open("w", encoding="utf-8") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=copy)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -131,7 +131,7 @@ def _wait_for(address, server, log):
             return
         except OSError:
             time.sleep(0.2)
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text()}")
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')}")
 
 
 def run_all(browser, lab, name):
@@ -205,7 +205,7 @@ def test_the_notebook_in_a_browser(browser, lab):
     page.close()
     outputs = [output for output in cells["train"].outputs if output.get("data") != {"text/plain": ""}]
     assert [output.output_type for output in outputs] == ["stream"]
-    assert "widget-view" not in path.read_text()
+    assert "widget-view" not in path.read_text(encoding="utf-8")
     assert path.stat().st_size < 3_000_000
 
 

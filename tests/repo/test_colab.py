@@ -31,7 +31,9 @@ PYTHON = "3.12"
 
 def lines(path):
     return [
-        line.split("#")[0].strip() for line in path.read_text().splitlines() if line.split("#")[0].strip()
+        line.split("#")[0].strip()
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.split("#")[0].strip()
     ]
 
 
@@ -59,10 +61,10 @@ def python(outside, tmp_path_factory):
     command = [python, "-m", "pip", "install", "--quiet", "--no-cache-dir", "-r", INSTALLED]
     subprocess.run(command, check=True, env=environment)
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    packages = Path(subprocess.check_output([python, "-c", where], text=True).strip())
+    packages = Path(subprocess.check_output([python, "-c", where], encoding="utf-8").strip())
     (packages / "google" / "colab").mkdir(parents=True)
     (packages / "google" / "colab" / "__init__.py").touch()
-    (packages / "colab.pth").write_text("import google.colab\n")
+    (packages / "colab.pth").write_text("import google.colab\n", encoding="utf-8")
     yield python
     shutil.rmtree(folder)
 
@@ -78,7 +80,7 @@ def test_the_notebook_runs_in_what_colab_has_installed(python, tmp_path):
     (kernels / "colab").mkdir(parents=True)
     command = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec = {"argv": command, "display_name": "Colab", "language": "python"}
-    (kernels / "colab" / "kernel.json").write_text(json.dumps(spec))
+    (kernels / "colab" / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
     manager = AsyncKernelManager(
         kernel_name="colab", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernels)])
     )

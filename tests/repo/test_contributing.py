@@ -16,7 +16,7 @@ from PIL import Image
 import dataset
 from s9.plots import style
 
-PAGE = (REPO / "CONTRIBUTING.md").read_text()
+PAGE = (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 FOLLOW = """
 import contextlib, io, json, runpy, sys
@@ -54,10 +54,10 @@ def follow_changes(root):
     for block in blocks(PAGE, "diff"):
         head, *changes = block.split("@@\n")
         path = root / head.removeprefix("+++ ").strip()
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         for change in changes:
             text = apply(text, change)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def run_steps(root):
             assert all(words[0] == "python" for words in commands)
             steps += [(kind, words[1:]) for words in commands]
     command = [sys.executable, "-c", FOLLOW, json.dumps(steps)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
     names = [text if kind == "python" else shlex.join(text) for kind, text in steps]
@@ -122,13 +122,13 @@ def test_the_recipes_give_what_the_page_promises(copy):
     assert len(results) == 7
     for arguments in (["check"], ["format", "--check"]):
         command = [sys.executable, "-m", "ruff", *arguments, "."]
-        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=copy, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_page_tells_the_truth_about_names():
     """Tests, modules and the TITLES that it speaks of."""
-    tests = "".join(path.read_text() for path in (REPO / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text(encoding="utf-8") for path in (REPO / "tests").glob("test_*.py"))
     for name in re.findall(r"`(test_\w+)`", PAGE):
         assert f"def {name}(" in tests, name
     for name in re.findall(r"`((?:tests/)?\w+\.(?:py|md))`", PAGE):

@@ -21,7 +21,7 @@ from s9.records import WEIGHTS
 def python(code, cwd, *arguments):
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        command, cwd=cwd, capture_output=True, encoding="utf-8", check=False, stdin=subprocess.DEVNULL
     )
 
 
@@ -133,9 +133,9 @@ def test_a_network_that_is_not_pretrained_is_a_new_one(elsewhere):
 def test_a_network_and_the_transform_can_be_copied_saved_whole_and_sent_to_spawned_workers(elsewhere):
     folder, facts = elsewhere
     assert facts["copied"] and facts["same class"]
-    (folder / "saved.py").write_text(SAVED)
+    (folder / "saved.py").write_text(SAVED, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "saved.py"], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "saved.py"], cwd=folder, capture_output=True, encoding="utf-8", check=False
     )
     assert done.returncode == 0, done.stderr
 

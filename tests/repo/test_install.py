@@ -12,7 +12,7 @@ ABSENT = "no-such-package-anywhere"
 
 def write(folder, text):
     path = folder / "requirements.txt"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -182,7 +182,7 @@ def test_the_committed_notebook_shows_a_committed_run():
 
 
 def test_the_committed_notebook_holds_no_notes_of_its_runner():
-    content = json.loads(NOTEBOOK.read_text())
+    content = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     assert "papermill" not in content["metadata"]
     assert [cell["metadata"] for cell in content["cells"] if cell["metadata"]] == [{"scrolled": True}]
 
@@ -199,4 +199,4 @@ def test_the_committed_notebooks_pictures_are_kept_beside_its_run():
 
 def test_the_committed_notebook_names_no_folder_of_the_machine_it_ran_on():
     for word in ("/home/", "/Users/", "/root/", "/tmp/"):
-        assert word not in NOTEBOOK.read_text(), word
+        assert word not in NOTEBOOK.read_text(encoding="utf-8"), word

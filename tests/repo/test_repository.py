@@ -45,7 +45,7 @@ TRAINING = {
 
 def imported(path, functions=True):
     """Top-level names that a module imports: anywhere in it, or not in its functions."""
-    names, nodes = set(), [ast.parse(path.read_text())]
+    names, nodes = set(), [ast.parse(path.read_text(encoding="utf-8"))]
     for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
@@ -58,7 +58,7 @@ def imported(path, functions=True):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_a_module_can_be_read_in_one_sitting(path):
-    assert len(path.read_text().splitlines()) <= 400
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
@@ -72,7 +72,7 @@ def test_dependencies_point_one_way(path):
 
 
 def required(name):
-    lines = (REPO / name).read_text().splitlines()
+    lines = (REPO / name).read_text(encoding="utf-8").splitlines()
     return {re.match(r"[\w-]+", line)[0] for line in lines if line and not line.startswith("#")}
 
 
@@ -92,17 +92,17 @@ def headings(page):
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_a_pages_links_and_pictures_are_there(name):
-    page = (REPO / name).read_text()
+    page = (REPO / name).read_text(encoding="utf-8")
     found = {target for target in re.findall(r"\]\(([^)]+)\)", page) if not target.startswith("https://")}
     assert {"#layout", "model.py", "S9.ipynb", "Images/metrics.png"} <= found or name != "README.md"
     for target in found:
         path, _, heading = target.partition("#")
         assert (REPO / path).exists(), target
-        assert not heading or heading in headings((REPO / (path or name)).read_text()), target
+        assert not heading or heading in headings((REPO / (path or name)).read_text(encoding="utf-8")), target
 
 
 def test_the_readme_names_every_module():
-    text = (REPO / "README.md").read_text()
+    text = (REPO / "README.md").read_text(encoding="utf-8")
     for path in MODULES:
         assert f"(`{path.name}`)" in text or f"[`{path.name}`]({path.name})" in text, path.name
 
@@ -114,14 +114,14 @@ ASKED_FOR = (
 
 
 def test_the_readme_shows_what_the_assignment_asks_for_in_its_order():
-    text = (REPO / "README.md").read_text()
+    text = (REPO / "README.md").read_text(encoding="utf-8")
     titles = [title for title in re.findall(r"^### (.*)$", text, re.MULTILINE) if title in ASKED_FOR]
     assert tuple(titles) == ASKED_FOR
 
 
 def test_what_is_long_in_the_readme_is_folded():
     """So that a reader finds the rest."""
-    text = (REPO / "README.md").read_text()
+    text = (REPO / "README.md").read_text(encoding="utf-8")
     parts = re.findall(r"<!-- (\S+): made by .*?<!-- end of \1 -->", text, re.DOTALL)
     assert {"summary", "receptive-field", "log", "dilated", "validation"} <= set(parts)
     open_text = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)

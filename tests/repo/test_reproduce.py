@@ -32,7 +32,7 @@ def start_of(command, folder, data):
         env={**inherited, "CIFAR10_DIR": str(data), **variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
     try:
         while len(history := rows(folder)) < EPOCHS:
@@ -58,7 +58,7 @@ def test_the_readmes_command_begins_as_the_committed_run_did(name, cifar10_folde
         pytest.skip("trains for two epochs: set S9_LONG=1")
     committed = records.read(REPO / "results" / name)
     command = claims.command_line(committed)
-    assert command in commands((REPO / "README.md").read_text())
+    assert command in commands((REPO / "README.md").read_text(encoding="utf-8"))
     history = start_of(command, tmp_path / "run", cifar10_folder)
     again = records.read(tmp_path / "run").facts
     tolerance = 0 if all(again[fact] == committed.facts[fact] for fact in TO_THE_BIT) else 0.03

@@ -53,7 +53,9 @@ def installed(tmp_path):
         for name in names:
             folder = tmp_path / "packages" / f"{name}-1.0.dist-info"
             folder.mkdir(parents=True)
-            (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+            (folder / "METADATA").write_text(
+                f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8"
+            )
         return tmp_path / "packages"
 
     return install

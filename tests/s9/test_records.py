@@ -138,7 +138,7 @@ def test_a_damaged_history_is_named(run, content):
 )
 def test_damaged_settings_are_named(run, content):
     records.write(run, build("reference"))
-    (run.folder / records.SETTINGS).write_text(content)
+    (run.folder / records.SETTINGS).write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=r"settings\.json is not the record of a run"):
         records.read(run.folder)
 
@@ -146,9 +146,9 @@ def test_damaged_settings_are_named(run, content):
 def test_settings_of_the_wrong_type_are_named(run):
     records.write(run, build("reference"))
     path = run.folder / records.SETTINGS
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     content["settings"]["epochs"] = "many"
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(UserError, match=r"settings\.json is not the record of a run"):
         records.read(run.folder)
 

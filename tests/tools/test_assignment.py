@@ -42,7 +42,7 @@ def test_the_five_answers_are_the_live_sources(run):
     text = answers.qna(run)
     parts = text.split("\n## ")
     assert [part.lstrip("# ")[:2] for part in parts] == ["1.", "2.", "3.", "4.", "5."]
-    assert (REPO / "model.py").read_text().strip() in parts[0]
+    assert (REPO / "model.py").read_text(encoding="utf-8").strip() in parts[0]
     assert summary(build("reference")) in parts[1]
     for name in ("A.HorizontalFlip(", "A.ShiftScaleRotate(", "A.CoarseDropout(", "def train_transform("):
         assert name in parts[2]
@@ -57,7 +57,7 @@ def test_the_answers_say_when_the_log_is_not_of_cifar10(run):
 
 
 def test_the_answers_are_written_beside_the_run(run):
-    assert answers.write_qna(run.folder) + "\n" == (run.folder / "QnA.md").read_text()
+    assert answers.write_qna(run.folder) + "\n" == (run.folder / "QnA.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -119,19 +119,21 @@ def test_missing_and_double_markers_are_named(text):
 
 def test_a_changed_readme_is_noticed_and_mended(repo, capsys):
     readme = repo / "README.md"
-    text = readme.read_text()
-    readme.write_text(re.sub(r"\*\*(\d\d)", lambda match: f"**{int(match[1]) + 1}", text, count=1))
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(
+        re.sub(r"\*\*(\d\d)", lambda match: f"**{int(match[1]) + 1}", text, count=1), encoding="utf-8"
+    )
     assert assignment.main(["readme", "--check"]) == 1
     assert "README.md is out of date" in capsys.readouterr().out
     assert assignment.main(["readme"]) == 0
-    assert readme.read_text() == text
+    assert readme.read_text(encoding="utf-8") == text
     assert assignment.main(["readme", "--check"]) == 0
     assert capsys.readouterr().out.endswith("README.md is up to date\n")
 
 
 def test_the_readme_leads_with_the_run_that_is_named(repo, run, capsys):
     assert assignment.main(["readme", "--run", str(run.folder)]) == 0
-    text = (repo / "README.md").read_text()
+    text = (repo / "README.md").read_text(encoding="utf-8")
     assert "**85.25%** of 10,000 images" in text
     assert run.log.strip() in text
     capsys.readouterr()
@@ -145,7 +147,10 @@ def seeds_of(folder, model, accuracies):
 
 
 def with_markers(readme, *names):
-    readme.write_text(readme.read_text() + "".join(f"\n{markers(name)}\n" for name in names))
+    readme.write_text(
+        readme.read_text(encoding="utf-8") + "".join(f"\n{markers(name)}\n" for name in names),
+        encoding="utf-8",
+    )
 
 
 def test_when_runs_arrive_the_readme_shows_them(repo, capsys):
@@ -176,7 +181,7 @@ def test_when_runs_arrive_the_readme_shows_them(repo, capsys):
 def test_a_run_without_its_section_is_told_and_nothing_is_written(repo, refused):
     for name in ("best", "dilated"):
         shutil.rmtree(repo / "results" / name, ignore_errors=True)
-    (repo / "README.md").write_text("")
+    (repo / "README.md").write_text("", encoding="utf-8")
     with_markers(repo / "README.md", *report.readme_parts(report.handed_in()))
     seeds_of(repo / "results" / "dilated", "dilated", (91.0,))
     files = {path: path.read_bytes() for path in repo.rglob("*") if path.is_file()}
@@ -192,8 +197,8 @@ def test_a_run_without_its_section_is_told_and_nothing_is_written(repo, refused)
 
 
 def flip_digit(path):
-    text = path.read_text()
-    path.write_text(text[:-2] + str((int(text[-2]) + 1) % 10) + text[-1:])
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text[:-2] + str((int(text[-2]) + 1) % 10) + text[-1:], encoding="utf-8")
 
 
 def flip_bit(path):
@@ -230,7 +235,7 @@ def test_a_history_that_its_log_contradicts_is_not_made_the_new_evidence(repo, r
     history = records.read_history(path)
     shown = f"{history[24].test_accuracy:.2f}"
     history[24] = history[24]._replace(test_accuracy=99.99)
-    path.write_text(records.format_history(history))
+    path.write_text(records.format_history(history), encoding="utf-8")
     sums = (repo / evidence.SUMS).read_bytes()
     line = f"results/reference, epoch 25: test accuracy {shown} in the log, 99.99 in the history"
     assert line in refused(assignment, "readme")

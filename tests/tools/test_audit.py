@@ -102,8 +102,8 @@ def test_a_run_that_breaks_a_rule(options, unmet, tmp_path, audited):
 
 def test_an_epoch_that_is_missing(tmp_path, audited):
     run = make_run(tmp_path)
-    rows = (tmp_path / records.HISTORY).read_text().splitlines(keepends=True)
-    (tmp_path / records.HISTORY).write_text("".join([*rows[:2], *rows[3:]]))
+    rows = (tmp_path / records.HISTORY).read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / records.HISTORY).write_text("".join([*rows[:2], *rows[3:]]), encoding="utf-8")
     with pytest.raises(UserError, match="its epochs do not count up from 1"):
         records.read(run.folder)
     assert set(audited(run=run._replace(history=[run.history[0], run.history[2]]))) == {TESTED}
@@ -164,7 +164,7 @@ def test_a_notebook_with_magics_and_prose(tmp_path, audited):
         {"cell_type": "code", "source": ["%matplotlib inline\n", "if True:\n", "    !ls\n", "x = 7 % 2"]},
         {"cell_type": "code", "source": []},
     ]
-    path.write_text(json.dumps({"cells": cells}))
+    path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
     assert audited(path=path) == {}
 
 
@@ -173,5 +173,5 @@ def test_a_notebook_that_is_none(text, tmp_path, audited):
     path = tmp_path / "S9.ipynb"
     path.unlink(missing_ok=True)
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     assert set(audited(path=path)) == {MODULAR}

@@ -56,7 +56,7 @@ def without(name):
 
 
 def with_text(name, text):
-    return lambda folder: (folder / name).write_text(text)
+    return lambda folder: (folder / name).write_text(text, encoding="utf-8")
 
 
 DAMAGES = {

@@ -57,17 +57,17 @@ def test_a_mistake_is_one_line(refused, arguments, message):
 
 def test_an_unwritable_report_is_named_before_anything_is_measured(refused, monkeypatch, tmp_path):
     monkeypatch.setattr(dataset, "load", lambda *_: pytest.fail("it began"))
-    (tmp_path / "file").write_text("kept")
+    (tmp_path / "file").write_text("kept", encoding="utf-8")
     assert "cannot write to" in refused(benchmark, "--json", tmp_path / "file" / "bench.json")
     for folder in (tmp_path, ".", "/"):
         assert "is a folder: name a file" in refused(benchmark, "--json", folder)
     assert "cannot write to" in refused(benchmark, "--json", tmp_path / ("x" * 300))
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["kept"]
+    assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_an_earlier_report_outlives_a_failed_run(refused, tmp_path):
     path = tmp_path / "bench.json"
-    path.write_text(json.dumps(REPORT))
+    path.write_text(json.dumps(REPORT), encoding="utf-8")
     refused(benchmark, "--json", path, "--data-dir", "nowhere")
     assert benchmark.read_report(path) == REPORT
 
@@ -192,7 +192,7 @@ def test_time_to_85_ends_with_the_first_epoch_that_reaches_it(tiny, monkeypatch,
 
 def test_a_report_reads_back_and_prints_its_table(tmp_path):
     path = tmp_path / "bench.json"
-    path.write_text(json.dumps(REPORT))
+    path.write_text(json.dumps(REPORT), encoding="utf-8")
     assert benchmark.read_report(path) == REPORT
     assert benchmark.format_report(REPORT).splitlines() == [
         "a CPU, 2 cores, 2026-11-24, Python 3.11.7, torch 2.15.0",
@@ -209,7 +209,7 @@ def test_a_report_reads_back_and_prints_its_table(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"rows": [{"name": 1}]}'])
 def test_a_damaged_report_is_named(tmp_path, text):
     path = tmp_path / "bench.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"bench\.json is no report of bench\.py .*: run bench\.py --json"):
         benchmark.read_report(path)
 

@@ -38,9 +38,9 @@ def seeds(tmp_path):
 
 def change_record(folder, change):
     path = folder / records.SETTINGS
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     change(record)
-    path.write_text(json.dumps(record))
+    path.write_text(json.dumps(record), encoding="utf-8")
 
 
 # Seeds
@@ -268,7 +268,8 @@ def test_the_table_of_trials_shows_every_row(tmp_path):
     path = tmp_path / "validation.csv"
     path.write_text(
         "tried,thousand_parameters,million_multiply_adds,epochs,validation_accuracy,seconds\n"
-        '"one, and two",169,20.4,8,84.5,249\nthree,195,,12,85.10,395\n'
+        '"one, and two",169,20.4,8,84.5,249\nthree,195,,12,85.10,395\n',
+        encoding="utf-8",
     )
     assert rows_of(claims.validation_table(claims.read_trials(path))) == [
         ("one, and two", "169k", "20.4 million", "8", "84.50%", "249 s"),
@@ -301,6 +302,6 @@ def test_the_committed_tables_are_plausible():
 def test_a_file_that_is_no_such_table_is_one_line(text, tmp_path):
     path = tmp_path / "public.csv"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"public.csv is no table of name, parameters, accuracy"):
         claims.read_marks(path)

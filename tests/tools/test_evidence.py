@@ -26,17 +26,17 @@ def root(tmp_path):
         "results/public.csv",
         "README.md",
     ):
-        (tmp_path / name).write_text(name)
+        (tmp_path / name).write_text(name, encoding="utf-8")
     make_run(tmp_path / "results" / "unfinished" / "best")
     for name in ("checkpoint.pt", "checkpoint-previous.pt"):
-        (tmp_path / "results" / "best" / name).write_text("not evidence")
-    (tmp_path / "results" / ".DS_Store").write_text("not evidence")
+        (tmp_path / "results" / "best" / name).write_text("not evidence", encoding="utf-8")
+    (tmp_path / "results" / ".DS_Store").write_text("not evidence", encoding="utf-8")
     evidence.write_checksums(tmp_path)
     return tmp_path
 
 
 def test_all_evidence_is_listed_and_nothing_else(root):
-    lines = (root / evidence.SUMS).read_text().splitlines()
+    lines = (root / evidence.SUMS).read_text(encoding="utf-8").splitlines()
     assert [line[66:] for line in lines] == [
         "Images/a.png",
         "Images/b.png",
@@ -56,14 +56,14 @@ def test_all_evidence_is_listed_and_nothing_else(root):
 def test_the_usual_program_reads_the_file(root):
     command = ["sha256sum", "--check", "--strict", evidence.SUMS]
     assert subprocess.run(command, cwd=root, capture_output=True).returncode == 0
-    (root / "S9.ipynb").write_text("changed")
-    told = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    (root / "S9.ipynb").write_text("changed", encoding="utf-8")
+    told = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8")
     assert (told.returncode, "S9.ipynb: FAILED" in told.stdout) == (1, True)
 
 
 def test_every_file_that_differs_is_missing_or_is_not_listed_is_named(root):
     (root / "Images" / "a.png").unlink()
-    (root / "Images" / "b.png").write_text("Images/c.png")
+    (root / "Images" / "b.png").write_text("Images/c.png", encoding="utf-8")
     (root / "results" / "new.csv").touch()
     assert evidence.changed_files(root) == [
         "Images/a.png is missing",

@@ -157,7 +157,7 @@ def test_without_its_packages_the_command_tells_how_to_get_them(refused, monkeyp
 
 
 def test_its_packages_are_not_imported_before_they_are_asked_for():
-    tree = ast.parse((REPO / "tools" / "export_onnx.py").read_text())
+    tree = ast.parse((REPO / "tools" / "export_onnx.py").read_text(encoding="utf-8"))
     first = ast.unparse([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)])
     assert "import torch\n" in first
     assert "onnx" not in first

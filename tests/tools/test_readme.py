@@ -29,7 +29,9 @@ from s9 import records
 from s9.data.cifar10 import CLASSES
 from tools import benchmark
 
-README, CONTRIBUTING = ((REPO / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
+README, CONTRIBUTING = (
+    (REPO / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")
+)
 RECIPES = set("".join(blocks(CONTRIBUTING, "bash")).splitlines())
 COMMANDS = list(dict.fromkeys([*commands(README), *commands(CONTRIBUTING)]))
 TRAINED = set()
@@ -63,7 +65,7 @@ class Copy:
 
     def program(self, *command):
         """Runs another program, which must end well; its output."""
-        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=self.root, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -155,7 +157,7 @@ def check_stamp(copy, arguments):
     copy.program("git", "init", "--quiet")
     copy.program("git", "remote", "add", "origin", "https://github.com/OWNER/REPO.git")
     assert copy.script("stamp.py", arguments).startswith("OWNER/REPO: README.md, S9.ipynb, hubconf.py")
-    assert 'torch.hub.load("OWNER/REPO", ' in (copy.root / "README.md").read_text()
+    assert 'torch.hub.load("OWNER/REPO", ' in (copy.root / "README.md").read_text(encoding="utf-8")
 
 
 def check_make(copy, arguments):
@@ -190,7 +192,7 @@ def check_pip(copy, arguments):
 
 def check_apt_get(copy, arguments):
     """What .ci/run installs."""
-    line = re.search(r"apt-get (install .*?) >", (REPO / ".ci" / "run").read_text())[1]
+    line = re.search(r"apt-get (install .*?) >", (REPO / ".ci" / "run").read_text(encoding="utf-8"))[1]
     assert arguments == [word for word in line.split() if not word.startswith("-")]
 
 
@@ -242,7 +244,9 @@ def test_the_readmes_program_runs(copy):
 
 
 def test_the_variables_that_make_takes_are_passed_on():
-    exported = re.search(r"^export (.*)$", (REPO / "Makefile").read_text(), re.MULTILINE)[1].split()
+    exported = re.search(r"^export (.*)$", (REPO / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[
+        1
+    ].split()
     named = {span.split("=")[0] for span in spans(README) if re.fullmatch(r"[A-Z0-9_]+=\S+", span)}
     assert {"EPOCHS", "DATASET", "DATA_DIR"} <= named <= {*exported, "S9_LONG", "OMP_NUM_THREADS"}
 

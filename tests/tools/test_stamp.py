@@ -39,11 +39,11 @@ def git(folder, *arguments):
 
 
 def test_the_address_goes_everywhere_and_the_checksums_agree(fork):
-    texts = {name: (fork / name).read_text() for name in stamp.PLACES}
+    texts = {name: (fork / name).read_text(encoding="utf-8") for name in stamp.PLACES}
     assert stamp.stamp(fork, "alice/cnn.hw-9") == ["README.md", "S9.ipynb", "hubconf.py", stamp.SUMS]
     for name, text in texts.items():
         assert "someone/else" in text and "YOUR_NAME/" not in text
-        assert (fork / name).read_text() == text.replace("someone/else", "alice/cnn.hw-9")
+        assert (fork / name).read_text(encoding="utf-8") == text.replace("someone/else", "alice/cnn.hw-9")
     assert stamp.stamped(fork) == "alice/cnn.hw-9"
     assert evidence.changed_files(fork) == []
 
@@ -75,7 +75,7 @@ def test_the_stamped_notebook_clones_the_fork(fork, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "S9_REPO_URL"} | aliases
     command = [sys.executable, "-c", setup.source]
     done = subprocess.run(
-        command, cwd=tmp_path / "empty", env=environment, capture_output=True, text=True, check=False
+        command, cwd=tmp_path / "empty", env=environment, capture_output=True, encoding="utf-8", check=False
     )
     assert done.returncode == 0, done.stderr
     assert files(tmp_path / "empty" / "S9")[Path("S9.ipynb")] == (fork / "S9.ipynb").read_bytes()
@@ -149,7 +149,9 @@ def test_the_command_takes_the_origins_address_and_needs_nothing_installed(fork)
         f"import sys; sys.path.append({str(fork)!r}); import stamp; ",
     ]
     command[-1] += "stamp.main([])"
-    said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    said = [
+        subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout for _ in range(2)
+    ]
     changed = "README.md, S9.ipynb, hubconf.py, results/SHA256SUMS"
     assert said == [f"alice/S9: {changed} changed: commit and push\n", "alice/S9 as before\n"]
     assert stamp.stamped(fork) == "alice/S9"
@@ -189,7 +191,7 @@ def test_a_place_that_is_gone_is_named_and_nothing_changes(name, text, message, 
     if text is None:
         (fork / name).unlink()
     else:
-        (fork / name).write_text(text)
+        (fork / name).write_text(text, encoding="utf-8")
     before = files(fork)
     with pytest.raises(UserError, match=message):
         stamp.stamp(fork, "alice/S9")
@@ -197,7 +199,7 @@ def test_a_place_that_is_gone_is_named_and_nothing_changes(name, text, message, 
 
 
 def test_a_notebook_that_was_changed_otherwise_is_not_made_the_evidence(fork):
-    (fork / "S9.ipynb").write_text((fork / "S9.ipynb").read_text() + "\n")
+    (fork / "S9.ipynb").write_text((fork / "S9.ipynb").read_text(encoding="utf-8") + "\n", encoding="utf-8")
     stamp.stamp(fork, "alice/S9")
     assert evidence.changed_files(fork) == ["S9.ipynb differs from results/SHA256SUMS"]
 
