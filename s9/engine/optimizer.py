@@ -1,6 +1,6 @@
-"""What changes the weights: SGD or, for kernels in front of a norm, Muon; and the schedule of their rates."""
+"""The optimizers, SGD and Muon, and the one-cycle schedule of their learning rates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,23 +10,23 @@ from torch.optim.lr_scheduler import OneCycleLR
 from s9.settings import Settings
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Muon's quintic: it takes any singular value in 0..1, but the smallest, to 0.7..1.2 in five steps."""
+"""Coefficients of Muon's quintic polynomial: five steps bring singular values in 0..1 to about 0.7..1.2."""
 
 
 def make_optimizer(network: nn.Module, settings: Settings, steps: int) -> tuple[SGD, OneCycleLR]:
     """SGD with Nesterov momentum on a one-cycle schedule (Smith & Topin, 2018, https://arxiv.org/abs/1708.07120).
 
-    The rate rises over a fifth of the steps and falls to nothing over the rest, both in a straight line.
-    Weight decay is kept off biases and norms: there it only shrinks the scale (He et al., 2018,
-    https://arxiv.org/abs/1812.01187). Biases may learn at a rate of their own, settings.bias_rate times the
-    kernels': in short runs they are what lags behind (Page, 2019, https://github.com/davidcpage/cifar10-fast).
-    With a settings.muon_rate, Muon trains the kernels of which _dense_kernels() tells, at that rate.
+    The learning rate rises linearly for a fifth of the steps, then falls linearly to almost zero. Biases and
+    norms have no weight decay, which would only shrink their scale (He et al., 2018,
+    https://arxiv.org/abs/1812.01187). The learning rate of biases is settings.bias_rate times that of
+    kernels: in short runs biases lag behind (Page, 2019, https://github.com/davidcpage/cifar10-fast).
+    If settings.muon_rate is above 0, Muon trains the kernels that _dense_kernels() lists, at that rate.
     """
     dense = {id(kernel) for kernel in _dense_kernels(network)} if settings.muon_rate else set()
-    turned, kernels, biases, scales = [], [], [], []
+    by_muon, kernels, biases, scales = [], [], [], []
     for name, parameter in network.named_parameters():
         if id(parameter) in dense:
-            turned.append(parameter)
+            by_muon.append(parameter)
         else:
             group = kernels if parameter.ndim > 1 else biases if name.endswith("bias") else scales
             group.append(parameter)
@@ -36,9 +36,10 @@ def make_optimizer(network: nn.Module, settings: Settings, steps: int) -> tuple[
         {"params": scales, "lr": rate, "weight_decay": 0.0},
         {"params": biases, "lr": rate * settings.bias_rate, "weight_decay": 0.0},
     ]
-    if turned:
-        groups.append({"params": turned, "lr": settings.muon_rate, "weight_decay": 0.0, "turned": True})
-        optimizer = Muon(groups, momentum=0.9, nesterov=True)
+    if by_muon:
+        groups.append({"params": by_muon, "lr": settings.muon_rate, "weight_decay": 0.0, "use_muon": True})
+        # Not fused: with float16, GradScaler then unscales the gradients before Muon reads them.
+        optimizer = Muon(groups, momentum=0.9, nesterov=True, foreach=True)
     else:
         optimizer = SGD(groups, momentum=0.9, nesterov=True, fused=True)
     scheduler = OneCycleLR(
@@ -54,7 +55,7 @@ def make_optimizer(network: nn.Module, settings: Settings, steps: int) -> tuple[
 
 
 def _dense_kernels(network: nn.Module) -> list[Tensor]:
-    """Of convolutions across channels, without a bias, outside of O: a norm behind each undoes its length."""
+    """Kernels of dense convolutions without bias, outside of O; a norm or a gate follows each."""
     return [
         layer.weight
         for name, layer in network.named_modules()
@@ -66,50 +67,113 @@ def _dense_kernels(network: nn.Module) -> list[Tensor]:
 
 
 class Muon(SGD):
-    """SGD, but for groups that are marked as "turned": of those, each kernel is turned by Muon.
+    """SGD, except for parameter groups with use_muon=True, whose kernels Muon updates.
 
     Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) makes the momentum of a kernel, as a
-    matrix (out_channels, the rest), orthogonal before it is a step, so that the many directions in which the
-    gradient is small count as much as the few in which it is large. As in his airbench
-    (https://github.com/KellerJordan/cifar10-airbench) kernels keep a length, the root of their out_channels.
-    The step has the same length times the rate, which thus is the part of its length that a kernel turns by.
-    PyTorch's own, torch.optim.Muon since 2.9, takes parameters that are matrices already, and no others.
+    matrix (out_channels, the rest), orthogonal before the update, so that the many directions in which the
+    gradient is small count as much as the few in which it is large. As in
+    https://github.com/KellerJordan/cifar10-airbench, a kernel's norm is kept at sqrt(out_channels); an update
+    has that norm times the learning rate. torch.optim.Muon (PyTorch 2.9) accepts 2-D parameters only.
+
+    The kernels are updated in batches: on a CPU one batch for each shape, which computes the same bits as one
+    kernel at a time; elsewhere one batch for all, padded with zeros, because a GPU computes it faster than a
+    CPU can launch the operations of one batch after another.
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step; after it, turned kernels have no gradient any more. Returns what `closure` does."""
+        """One update of all parameters that have a gradient. Sets the gradients of Muon's kernels to None.
+
+        closure: computes the gradients first, if given. Returns its value.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for kernel in group["params"] if group.get("turned") else ():
-                if kernel.grad is not None:
-                    self._turn(kernel, group["lr"], group["momentum"])
-                    kernel.grad = None  # SGD passes over those.
+            if group.get("use_muon"):
+                kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
+                if kernels:
+                    self._update(kernels, group["lr"], group["momentum"])
+                for kernel in kernels:
+                    kernel.grad = None  # SGD skips parameters without a gradient.
         super().step()
         return loss
 
-    def _turn(self, kernel: Tensor, rate: float, momentum: float) -> None:
+    def _update(self, kernels: list[Tensor], rate: float, momentum: float) -> None:
+        averages = [self._momentum_buffer(kernel) for kernel in kernels]
+        gradients = [kernel.grad for kernel in kernels]
+        torch._foreach_mul_(averages, momentum)
+        torch._foreach_add_(averages, gradients)
+        directions = torch._foreach_add(gradients, averages, alpha=momentum)  # Nesterov's
+
+        batches, updates = self._batches(kernels)
+        torch._foreach_copy_(updates, directions)
+        for batch in batches:
+            batch.copy_(newton_schulz(batch))
+
+        lengths = [len(kernel) ** 0.5 for kernel in kernels]
+        _set_norms(kernels, lengths)
+        _set_norms(updates, [rate * length for length in lengths])
+        torch._foreach_sub_(kernels, updates)
+
+    def _momentum_buffer(self, kernel: Tensor) -> Tensor:
         state = self.state[kernel]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(kernel)
-        average = state["momentum_buffer"].mul_(momentum).add_(kernel.grad)
-        direction = kernel.grad.add(average, alpha=momentum)  # Nesterov's
-        step = orthogonalised(direction.flatten(1)).view(kernel.shape)
-        length = len(kernel) ** 0.5
-        kernel.mul_(length / kernel.norm())
-        kernel.sub_(step * (rate * length / step.norm().clamp(min=1e-12)))
+        return state["momentum_buffer"]
+
+    def _batches(self, kernels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Batches of matrices (n, rows, columns), and each kernel's part of them in the kernel's shape."""
+        key = tuple(map(id, kernels))
+        if self.__dict__.get("_workspace", (None,))[0] != key:
+            make = batches_by_shape if kernels[0].device.type == "cpu" else padded_batch
+            self._workspace = key, *make(kernels)
+        return self._workspace[1:]
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """A matrix of the same singular vectors whose singular values are about 1, 0.7 to 1.2; 0 stays 0."""
-    if len(matrix) > matrix.shape[1]:
-        return orthogonalised(matrix.T).T
+def batches_by_shape(kernels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """A batch (n, rows, columns) for each shape that the kernels have as matrices, and each kernel's view."""
+    shapes = [(len(kernel), kernel[0].numel()) for kernel in kernels]
+    batches = {shape: kernels[0].new_empty(shapes.count(shape), *shape) for shape in dict.fromkeys(shapes)}
+    free = {shape: iter(batch) for shape, batch in batches.items()}
+    views = [next(free[shape]).view(kernel.shape) for shape, kernel in zip(shapes, kernels, strict=True)]
+    return list(batches.values()), views
+
+
+def padded_batch(kernels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """One float32 batch of wide matrices, zero outside of the kernels' views into it, and those views.
+
+    newton_schulz() keeps zeros, and commutes with transposing: a tall matrix lies in the batch transposed.
+    """
+    shapes = [(len(kernel), kernel[0].numel()) for kernel in kernels]
+    batch = kernels[0].new_zeros(len(kernels), max(map(min, shapes)), max(map(max, shapes)))
+    views = []
+    for matrix, (rows, columns), kernel in zip(batch, shapes, kernels, strict=True):
+        part = matrix[:rows, :columns] if rows <= columns else matrix[:columns, :rows].T
+        views.append(part.view(kernel.shape))
+    return [batch], views
+
+
+def _set_norms(tensors: list[Tensor], lengths: list[float]) -> None:
+    """Scales each tensor, in place, to the norm that `lengths` gives; zeros stay zero."""
+    scales = torch._foreach_norm(tensors)
+    torch._foreach_clamp_min_(scales, 1e-12)
+    torch._foreach_reciprocal_(scales)
+    torch._foreach_mul_(scales, lengths)
+    torch._foreach_mul_(tensors, scales)
+
+
+def newton_schulz(matrices: Tensor) -> Tensor:
+    """Makes the singular values of matrices (n, rows, columns) about 1 (0.7 to 1.2); zeros stay zero.
+
+    The singular vectors stay. float32.
+    """
+    if matrices.shape[1] > matrices.shape[2]:
+        return newton_schulz(matrices.mT).mT
     a, b, c = NEWTON_SCHULZ
-    result = matrix / matrix.norm().clamp(min=1e-12)
+    result = matrices / torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True).clamp(min=1e-12)
     for _ in range(5):
-        gram = result @ result.T
-        result = a * result + (b * gram + c * gram @ gram) @ result
+        gram = torch.bmm(result, result.mT)
+        result = a * result + torch.bmm(b * gram + torch.bmm(c * gram, gram), result)
     return result

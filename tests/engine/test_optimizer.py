@@ -1,4 +1,4 @@
-"""Which parameter is trained how, the schedule, and what a step of Muon does to a kernel."""
+"""Which optimizer trains which parameter, the schedule of learning rates, and the update of Muon."""
 
 import copy
 
@@ -8,7 +8,8 @@ import torch
 from small import new_network
 
 from model import NETWORKS, build
-from s9.engine.optimizer import Muon, make_optimizer, orthogonalised
+from s9.engine import optimizer as optimizer_module
+from s9.engine.optimizer import Muon, batches_by_shape, make_optimizer, newton_schulz, padded_batch
 from s9.settings import Settings
 
 
@@ -60,25 +61,26 @@ def names_by_group(network, optimizer):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_muon_trains_the_kernels_whose_length_a_norm_undoes(name):
-    """So each of them, made twice as long, leaves the network what it was, and no other kernel does."""
+    """Doubling such a kernel leaves the logits as they are; so it is for no other, except in front of a gate."""
     torch.manual_seed(0)
     network = build(name)
     optimizer, _ = make_optimizer(network, Settings(muon_rate=0.05), steps=100)
     assert isinstance(optimizer, Muon)
-    *others, turned = names_by_group(network, optimizer)
-    assert set().union(*others) == {key for key, _ in network.named_parameters()} - turned
+    *others, by_muon = names_by_group(network, optimizer)
+    assert set().union(*others) == {key for key, _ in network.named_parameters()} - by_muon
     images = torch.randn(4, 3, 32, 32)
     logits = network.train()(images)
     for key, parameter in network.named_parameters():
         if parameter.ndim < 2:
-            assert key not in turned
+            assert key not in by_muon
             continue
         longer = copy.deepcopy(network)
         with torch.no_grad():
             longer.get_parameter(key).mul_(2)
         same = torch.allclose(longer(images), logits, atol=1e-3, rtol=1e-3)
         depthwise = parameter.shape[1] == 1
-        assert (key in turned) == (same and not depthwise), key
+        gates = name == "gated" and "pointwise" in key
+        assert (key in by_muon) == (same and not depthwise or gates), key
 
 
 def test_without_a_rate_for_muon_all_is_sgd():
@@ -97,49 +99,48 @@ def test_muons_rate_follows_the_same_schedule():
 
 
 @pytest.mark.parametrize("shape", [(16, 27), (64, 576), (64, 64), (96, 40)])
-def test_an_orthogonalised_matrix_has_singular_values_around_1_and_the_same_vectors(shape):
+def test_newton_schulz_brings_singular_values_to_1_and_keeps_the_vectors(shape):
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     matrix = left @ torch.diag(torch.logspace(-3, -1, min(shape))) @ right
-    values = left.T @ orthogonalised(matrix) @ right.T
+    values = left.T @ newton_schulz(matrix[None])[0] @ right.T
     assert torch.diagonal(values).min() > 0.6
     assert torch.diagonal(values).max() < 1.25
     assert (values - torch.diag(torch.diagonal(values))).abs().max() < 0.01
 
 
 def test_a_matrix_of_zeros_stays_one():
-    assert torch.equal(orthogonalised(torch.zeros(3, 5)), torch.zeros(3, 5))
+    assert torch.equal(newton_schulz(torch.zeros(1, 3, 5)), torch.zeros(1, 3, 5))
 
 
-def test_a_step_of_muon_turns_a_kernel_by_its_rate_and_keeps_its_length():
-    """A gradient across the kernel: the step is at a right angle to it, and its size is rate times length."""
+def test_an_update_of_muon_has_the_learning_rate_times_the_kernels_norm():
+    """The gradient, and so the update, is orthogonal to the kernel."""
     torch.manual_seed(0)
     kernel = torch.nn.Parameter(torch.zeros(4, 2, 3, 3))
     with torch.no_grad():
         kernel[:, 0] = torch.randn(4, 3, 3)
         kernel *= 2 / kernel.norm()
     before = kernel.detach().clone()
-    optimizer = Muon([{"params": [kernel], "turned": True}], lr=0.1, momentum=0.9, nesterov=True)
+    optimizer = Muon([{"params": [kernel], "use_muon": True}], lr=0.1, momentum=0.9, nesterov=True)
     kernel.grad = torch.zeros_like(kernel)
     kernel.grad[:, 1] = 1e-6 * torch.randn(4, 3, 3)
     optimizer.step()
     assert kernel.grad is None
     step = kernel.detach() - before
-    assert step[:, 0].abs().max() < 1e-6  # 2, the root of its four rows, was its length already
+    assert step[:, 0].abs().max() < 1e-6  # its norm was 2 = sqrt(4 rows) already
     assert step.norm().item() == pytest.approx(0.1 * 2, rel=1e-5)
 
 
 def test_a_kernels_length_is_brought_to_the_root_of_its_rows():
     kernel = torch.nn.Parameter(torch.full((9, 1, 2, 2), 7.0))
-    optimizer = Muon([{"params": [kernel], "turned": True}], lr=0.1, momentum=0.9, nesterov=True)
+    optimizer = Muon([{"params": [kernel], "use_muon": True}], lr=0.1, momentum=0.9, nesterov=True)
     kernel.grad = torch.zeros_like(kernel)
     optimizer.step()
     assert kernel.norm().item() == pytest.approx(3)
     assert kernel.isfinite().all()
 
 
-def test_what_muon_does_not_turn_is_sgds():
-    """The same parameters by SGD and by Muon, none turned."""
+def test_parameters_without_muon_are_trained_as_by_sgd():
     ways = []
     for kind in (torch.optim.SGD, Muon):
         network = new_network(dropout=0)
@@ -159,7 +160,7 @@ def test_a_gradient_that_a_closure_computes_is_muons_as_well():
     for by_closure in (False, True):
         torch.manual_seed(0)
         kernel = torch.nn.Parameter(torch.randn(4, 2, 3, 3))
-        optimizer = Muon([{"params": [kernel], "turned": True}], lr=0.1, momentum=0.9, nesterov=True)
+        optimizer = Muon([{"params": [kernel], "use_muon": True}], lr=0.1, momentum=0.9, nesterov=True)
 
         def loss(kernel=kernel):
             value = (kernel - 1).square().sum()
@@ -180,14 +181,53 @@ def test_muons_momentum_is_nesterovs():
     torch.manual_seed(0)
     kernel = torch.nn.Parameter(torch.randn(4, 3, 1, 1))
     expected = kernel.detach().flatten(1).numpy().copy()
-    optimizer = Muon([{"params": [kernel], "turned": True}], lr=0.1, momentum=0.5, nesterov=True)
+    optimizer = Muon([{"params": [kernel], "use_muon": True}], lr=0.1, momentum=0.5, nesterov=True)
     average = np.zeros((4, 3), np.float32)
     for _ in range(2):
         gradient = torch.randn(4, 3)
         kernel.grad = gradient.clone().view(4, 3, 1, 1)
         optimizer.step()
         average = 0.5 * average + gradient.numpy()
-        step = orthogonalised(torch.from_numpy(gradient.numpy() + 0.5 * average)).numpy()
+        step = newton_schulz(torch.from_numpy(gradient.numpy() + 0.5 * average)[None])[0].numpy()
         expected *= 2 / np.linalg.norm(expected)
         expected -= 0.1 * 2 * step / np.linalg.norm(step)
     np.testing.assert_allclose(kernel.detach().flatten(1).numpy(), expected, atol=1e-5)
+
+
+def kernel_by_kernel(kernel, average, rate, momentum):
+    """Muon's update of one kernel alone, as the committed runs were trained with."""
+    average.mul_(momentum).add_(kernel.grad)
+    matrix = kernel.grad.add(average, alpha=momentum).flatten(1)
+    wide = matrix.T if len(matrix) > matrix.shape[1] else matrix
+    update = wide / wide.norm().clamp(min=1e-12)
+    for _ in range(5):
+        gram = update @ update.T
+        update = 3.4445 * update + (-4.7750 * gram + 2.0315 * gram @ gram) @ update
+    update = (update if wide is matrix else update.T).view(kernel.shape)
+    length = len(kernel) ** 0.5
+    kernel.mul_(length / kernel.norm())
+    kernel.sub_(update * (rate * length / update.norm().clamp(min=1e-12)))
+
+
+@pytest.mark.parametrize("name", ["best", "dilated", "gated"])
+@pytest.mark.parametrize("make", [batches_by_shape, padded_batch])
+def test_a_batch_of_kernels_is_updated_as_one_kernel_at_a_time(monkeypatch, name, make):
+    """By shape to the bit, so that committed runs stay repeatable; padded to rounding."""
+    monkeypatch.setattr(optimizer_module, "batches_by_shape", make)
+    torch.manual_seed(0)
+    network = build(name).to(memory_format=torch.channels_last)
+    optimizer, _ = make_optimizer(network, Settings(muon_rate=0.02), steps=100)
+    kernels = optimizer.param_groups[-1]["params"]
+    others = [kernel.detach().clone() for kernel in kernels]
+    averages = [torch.zeros_like(kernel) for kernel in kernels]
+    for _ in range(3):
+        for kernel, other in zip(kernels, others, strict=True):
+            kernel.grad = torch.randn_like(kernel)
+            other.grad = kernel.grad.clone()
+        optimizer.step()
+        for other, average in zip(others, averages, strict=True):
+            kernel_by_kernel(other, average, optimizer.param_groups[-1]["lr"], 0.9)
+    for kernel, other in zip(kernels, others, strict=True):
+        if make is batches_by_shape:
+            assert torch.equal(kernel.detach(), other)
+        torch.testing.assert_close(kernel.detach(), other, atol=1e-6, rtol=1e-4)
