@@ -45,13 +45,13 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(1, f"{parser.prog}: {error}\n")
     except Interrupted as error:
         again = sys.argv[1:] if arguments is None else arguments
-        parser.exit(error.exit_code, f"\n{parser.prog}: {error}\n{resume_command(again, options.out)}\n")
+        parser.exit(error.exit_code, f"\n{parser.prog}: {error}\n{resume_command(again, error.folder)}\n")
     except KeyboardInterrupt:
-        parser.exit(130, f"\n{parser.prog}: stopped; what was kept goes on with --resume --out FOLDER\n")
+        parser.exit(130, f"\n{parser.prog}: stopped; to continue the run saved last, add --resume\n")
 
 
 def resume_command(arguments: list[str], folder: Path) -> str:
-    """The command that goes on with the run of these arguments."""
+    """The command that continues the run of these arguments in `folder`."""
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     known.add_argument("--out")
     known.add_argument("--resume", action="store_true")
@@ -130,7 +130,9 @@ def make_parser() -> CommandParser:
         "--out", type=Path, metavar="DIR", help="run folder; default: the next free runs/MODEL-DATASET-N"
     )
     where.add_argument(
-        "--resume", action="store_true", help="go on with the run in --out where it was kept last"
+        "--resume",
+        action="store_true",
+        help="continue the run in --out; without --out, the one saved last in runs/",
     )
     where.add_argument(
         "--evaluate", type=Path, metavar="RUN", help="train nothing: test the weights of this run folder"
@@ -150,23 +152,12 @@ def chosen_settings(options: argparse.Namespace) -> Settings:
 
 def train(options: argparse.Namespace) -> None:
     """Trains what the options say. Raises UserError for options that do not fit."""
-    if options.resume and options.out is None:
-        raise UserError("--resume needs --out, the folder of the run to go on with")
-    if options.out is None and os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError("several processes need --out, one folder for all of them")
     settings = chosen_settings(options)
-    torch.manual_seed(settings.seed)
-    network = utils.new_network(settings.model)
     data = load(options.dataset, options.data_dir)
     settings = replace(settings, dataset=data.name)
-    options.out = options.out or records.free_folder(settings)
-    if FIRST_PROCESS:
-        what = f"{settings.model} on {data.name} for {settings.epochs} epochs"
-        print(f"{what}, records in {options.out}\n", flush=True)
     utils.fit(
-        network,
-        data,
         settings,
+        data,
         options.out,
         resume=options.resume,
         device=options.device,
@@ -178,9 +169,8 @@ def train(options: argparse.Namespace) -> None:
 def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.Scores:
     """Tests a run's weights on the set that its history was made with, in float32, and prints the result."""
     run = records.read(folder)
-    network = utils.new_network(run.settings.model)
-    records.load_weights(folder, network)
     data = load(run.settings.dataset, data_dir)
+    network = utils.trained_network(run, data)
     if run.settings.validation:
         data = data.validation()
     network.to(hardware.make_accelerator(device, "float32").device, memory_format=torch.channels_last)

@@ -4,7 +4,6 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import gather_object, reduce
+from accelerate.utils import reduce
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -21,17 +20,17 @@ from model import build
 from s9 import records
 from s9.data.device_loader import Loader, normalise
 from s9.data.sources import Data
-from s9.engine import checkpoint
 from s9.engine.failures import FiniteCheck, Interrupts, explain_failures
 from s9.engine.hardware import make_accelerator, precision_of, shared_batch_norm
 from s9.engine.optimizer import make_optimizer
 from s9.engine.progress import Bars, Forecast
-from s9.errors import Interrupted, RunError, UserError
+from s9.engine.run import Progress, RunState, on_main_process
+from s9.errors import Interrupted, RunError, UserError, how_to_resume, option
 from s9.records import Epoch, Run
 from s9.settings import Settings, image_size
 
-FIT_TO = 1_000
-"""Training images that a network's init_whitening() is shown."""
+WHITENING_IMAGES = 1_000
+"""Training images that a network's init_whitening() computes its first layer from."""
 
 REFRESH = 10
 """Batches between two looks at the loss: each makes a GPU wait for the CPU."""
@@ -54,20 +53,6 @@ class Scores(NamedTuple):
     """Per cent."""
     line: str
     """As it was printed."""
-
-
-@dataclass
-class Progress:
-    """How far an epoch has come, and what its log line counts: where train() begins, and where it stopped."""
-
-    batches: int = 0
-    loss: float = 0.0
-    """Sum over the images so far."""
-    correct: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    learning_rate: float = 0.0
-    """That the epoch began with."""
 
 
 def train(
@@ -177,190 +162,198 @@ def probabilities(network: nn.Module, data: Data) -> np.ndarray:
     return logits.softmax(1).numpy()
 
 
+class Trained(NamedTuple):
+    """A finished run."""
+
+    network: nn.Module
+    """On the device it was trained on."""
+    history: list[Epoch]
+    folder: Path
+
+
 def fit(
-    network: nn.Module,
-    data: Data,
     settings: Settings,
-    folder: Path,
+    data: Data,
+    folder: Path | None = None,
+    runs: Path = records.RUNS,
     resume: bool = False,
     device: str = "auto",
     precision: str = "auto",
     workers: int | None = None,
     after_epoch: Callable[[list[Epoch]], None] = lambda history: None,
-) -> list[Epoch]:
-    """Trains `network` for settings.epochs epochs, testing after each, and keeps the records in `folder`.
+) -> Trained:
+    """Trains the network that the settings name, from its seed, and tests it after every epoch.
 
-    network: its first weights are its own; it is trained in place and left on the device.
-    folder: written after every epoch (see records.py); must hold no run, or with `resume` one of the same
-    settings, which then goes on from its last checkpoint and ends as if it had never stopped.
+    The settings and the data decide everything: the network is built here, so that a call repeats to the bit
+    whatever ran before it in the same process.
+
+    folder: of the run, which must not hold one; None: the first free runs/<model>-<dataset>-N.
+    runs: parent of the folders that are chosen here.
+    resume: continue the run in `folder`, or the one in `runs` that was saved last, from its checkpoint. The
+    result is as if it had never stopped.
     device, precision: see make_accelerator. workers: see dataset.loaders.
-    after_epoch: called with the history so far when an epoch is kept, in the process that writes it.
+    after_epoch: called in the main process with the history so far, once an epoch is saved.
 
-    Tests are in the precision of training, the last one in float32: it is the result.
-    Several processes (accelerate launch) share every batch, and `folder`, which the first of them writes.
+    Tests run in the precision of training, the last one in float32: it is the result. Several processes
+    (accelerate launch) share each batch; the main process writes the folder.
 
-    Returns the history. Raises UserError for anything that does not fit, before anything is written;
-    RunError if the training fails; Interrupted, once all is kept, if it was asked to stop (Ctrl-C).
+    Raises UserError for settings, data or a folder that do not fit, before anything is trained; RunError if
+    the training fails; Interrupted if it is stopped by a signal (Ctrl-C), after the run is saved.
     """
+    accelerator = make_accelerator(device, precision)
+    workers = default_workers(accelerator.device) if workers is None else workers
     if settings.dataset != data.name:
         raise UserError(f"the settings are for {settings.dataset}, the data is {data.name}: use the same")
     if settings.validation:
         data = data.validation()
-    accelerator = make_accelerator(device, precision)
-    device, processes = accelerator.device, accelerator.num_processes
-    workers = default_workers(device) if workers is None else workers
-    transform = train_transform(data.mean, data.std, settings.augmentation, settings.shift)
-    part = {"process": accelerator.process_index, "processes": processes}
-    train_loader, test_loader = loaders(
-        data, settings.batch_size, settings.seed, workers, device, transform, **part
-    )
-    _check_size(network, settings)
-    records.create_run(folder, settings, resume)
-    if (folder / records.SETTINGS).exists() and not checkpoint.existing(folder):
-        raise UserError(f"{folder} holds a run, but no checkpoint to go on from: name another folder")
+    network = _first_network(settings)
+    train_loader, test_loader = _loaders(settings, data, workers, accelerator)
+    claim = records.run_to_resume if resume else records.create_run
+    folder = on_main_process(accelerator, lambda: claim(settings, folder, Path(runs)))
 
     torch.manual_seed(settings.seed + accelerator.process_index)
-    # Numbers below 1e-38 are worth nothing here, and a CPU computes with them many times slower.
+    # Values below 1e-38 do not matter here, and a CPU computes with them many times slower.
     torch.set_flush_denormal(True)
-    if hasattr(network, "init_whitening"):  # A network whose first layer is made for the data.
-        images = torch.from_numpy(data.train_images[:FIT_TO])
+    if hasattr(network, "init_whitening"):  # The first layer is computed from the data.
+        images = torch.from_numpy(data.train_images[:WHITENING_IMAGES])
         network.init_whitening(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))
-    network.to(device, memory_format=torch.channels_last)
+    network.to(accelerator.device, memory_format=torch.channels_last)
     optimizer, scheduler = make_optimizer(network, settings, settings.epochs * len(train_loader))
-    # Accelerate rewires the module it is handed to compute in mixed precision; in a shell of its own,
-    # `network` itself stays as it is, and tests in float32.
+    # Accelerate changes the forward of the module it is given to mixed precision; wrapped in another module,
+    # `network` itself stays as it is and tests in float32.
     prepared, optimizer = accelerator.prepare(nn.Sequential(network), optimizer)
 
-    facts = records.collect_facts(data.facts(), device, precision_of(accelerator), workers)
-    run, progress = Run(folder, settings, facts, [], ""), Progress()
+    facts = records.collect_facts(data.facts(), accelerator.device, precision_of(accelerator), workers)
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
-    with accelerator.main_process_first():  # It puts a damaged checkpoint aside for all.
-        state = checkpoint.load(folder, asdict(settings)) if resume else None
-    if state is not None:
-        run, progress = _restore(run, parts, state, accelerator)
-
-    epochs = range(len(run.history) + 1, settings.epochs + 1)
-    forecast = Forecast(
-        records.hardware_in_words(facts),
-        [image_size(settings, epoch) for epoch in epochs],
-        progress.batches,
-        len(data.test_images) / len(data.train_images),
-        device,
-    )
-    # Several processes could not agree on the batch to stop at: there, signals act at once.
-    with (
-        shared_batch_norm(network, processes),
-        Interrupts(wait=processes == 1) as interrupts,
-        Bars(accelerator.is_main_process, forecast.watch) as bars,
-    ):
-
-        def stop() -> bool:
-            return interrupts.signal is not None
-
-        for epoch in epochs:
-            with explain_failures(epoch, folder, settings.batch_size, settings.learning_rate):
-                started = time.perf_counter() - progress.seconds
-                accelerator.print(f"Epoch {epoch}", flush=True)
-                train_loader.set_epoch(epoch, image_size(settings, epoch), progress.batches)
-                if not progress.batches:
-                    progress.learning_rate = optimizer.param_groups[0]["lr"]
-                trained = train(
-                    prepared,
-                    train_loader,
-                    optimizer,
-                    scheduler,
-                    accelerator,
-                    settings.label_smoothing,
-                    progress,
-                    stop,
-                    bars,
-                )
-                progress.seconds = time.perf_counter() - started
-                if progress.batches == len(train_loader):
-                    # The last test is the result: what the saved weights give in float32, on any machine.
-                    tested_network = network if epoch == settings.epochs else prepared
-                    tested = test(
-                        tested_network, test_loader, "Validation" if settings.validation else "Test"
-                    )
-                    if not math.isfinite(tested.loss):
-                        raise RunError(f"after its last batch: the test loss is {tested.loss}")
-                    accelerator.print()
-                    run = _with_epoch(run, progress, trained, tested, time.perf_counter() - started)
-                    progress = Progress()
-            _keep(run, parts, progress, accelerator)
-            if accelerator.is_main_process and not progress.batches:
-                after_epoch(run.history)
-            if stop() and len(run.history) < settings.epochs:
-                where = f"in epoch {epoch}" if progress.batches else f"after epoch {epoch}"
-                raise Interrupted(
-                    f"stopped {where} by {signal.Signals(interrupts.signal).name}; all is kept in {folder}: "
-                    "go on with resume=True (--resume)",
-                    128 + interrupts.signal,
-                )
-    return run.history
+    state = RunState(Run(folder, settings, facts, [], ""), parts, accelerator)
+    what = f"{settings.model} on {data.name} for {settings.epochs} epochs, seed {settings.seed}"
+    accelerator.print(f"{what}: {'resumed' if resume else 'saved'} in {folder}\n", flush=True)
+    if resume:
+        state.restore()
+    else:
+        state.save()  # From here on the run can be resumed.
+    _train_epochs(state, prepared, train_loader, test_loader, after_epoch)
+    return Trained(network, state.run.history, folder)
 
 
-def _check_size(network: nn.Module, settings: Settings) -> None:
+def _first_network(settings: Settings) -> nn.Module:
+    """A new network of the settings' model, its weights drawn from the seed."""
+    if torch.get_default_dtype() != torch.float32:
+        raise UserError(f"torch's default dtype is {torch.get_default_dtype()}: set it back to torch.float32")
+    torch.manual_seed(settings.seed)
+    network = new_network(settings.model)
     size = image_size(settings, epoch=1)
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, 3, size, size))
     except RuntimeError as error:
         raise UserError(
-            f"--first-size {size} does not fit the model {settings.model}: give a larger one, up to 32"
+            f"{option('first_size')} {size} is too small for the model {settings.model}: use up to 32"
         ) from error
+    return network
 
 
-def _with_epoch(run: Run, progress: Progress, trained: Scores, tested: Scores, seconds: float) -> Run:
-    row = Epoch(len(run.history) + 1, progress.learning_rate, *trained[:2], *tested[:2], seconds)
-    log = f"{run.log}Epoch {row.epoch}\n{trained.line}\n{tested.line}\n\n"
-    return run._replace(history=[*run.history, records.rounded(row)], log=log)
+def _loaders(settings: Settings, data: Data, workers: int, accelerator: Accelerator) -> tuple[Loader, Loader]:
+    return loaders(
+        data,
+        settings.batch_size,
+        settings.seed,
+        workers,
+        accelerator.device,
+        train_transform(data.mean, data.std, settings.augmentation, settings.shift),
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
 
 
-def _keep(run: Run, parts: dict, progress: Progress, accelerator: Accelerator) -> None:
-    """Writes the checkpoint and, after a whole epoch, the records; one process does, for all."""
-    state = {
-        "settings": asdict(run.settings),
-        "facts": run.facts,
-        "history": [list(row) for row in run.history],
-        "log": run.log,
-        "progress": asdict(progress),
-        "random": gather_object([checkpoint.random_state()]),
-        **{name: part.state_dict() for name, part in parts.items()},
-    }
-    if not accelerator.is_main_process:
+def _train_epochs(
+    state: RunState,
+    prepared: nn.Module,
+    train_loader: Loader,
+    test_loader: Loader,
+    after_epoch: Callable[[list[Epoch]], None],
+) -> None:
+    """Trains from where `state` is to the last epoch; saves after each, and when a signal stops the run."""
+    accelerator, settings, folder = state.accelerator, state.run.settings, state.run.folder
+    facts = state.run.facts["data"]
+    epochs = range(len(state.run.history) + 1, settings.epochs + 1)
+    forecast = Forecast(
+        records.hardware_in_words(state.run.facts),
+        [image_size(settings, epoch) for epoch in epochs],
+        state.progress.batches,
+        facts["test"] / facts["train"],
+        accelerator.device,
+    )
+    # Several processes cannot agree on the batch to stop at: there, signals act at once.
+    with (
+        shared_batch_norm(state.parts["network"], accelerator.num_processes),
+        Interrupts(wait=accelerator.num_processes == 1) as interrupts,
+        Bars(accelerator.is_main_process, forecast.watch) as bars,
+    ):
+        for epoch in epochs:
+            with explain_failures(epoch, folder, settings):
+                _train_epoch(state, epoch, prepared, train_loader, test_loader, interrupts, bars)
+            state.save()
+            if accelerator.is_main_process and not state.progress.batches:
+                after_epoch(state.run.history)
+            if interrupts.signal and len(state.run.history) < settings.epochs:
+                where = f"in epoch {epoch}" if state.progress.batches else f"after epoch {epoch}"
+                raise Interrupted(
+                    f"stopped {where} by {signal.Signals(interrupts.signal).name}; the run is saved in "
+                    f"{folder}: {how_to_resume(folder)}",
+                    128 + interrupts.signal,
+                    folder,
+                )
+
+
+def _train_epoch(
+    state: RunState,
+    epoch: int,
+    prepared: nn.Module,
+    train_loader: Loader,
+    test_loader: Loader,
+    interrupts: Interrupts,
+    bars: Bars,
+) -> None:
+    """One epoch and its test, or the part of it before a signal."""
+    accelerator, settings, progress = state.accelerator, state.run.settings, state.progress
+    optimizer, scheduler = state.parts["optimizer"], state.parts["scheduler"]
+    started = time.perf_counter() - progress.seconds
+    accelerator.print(f"Epoch {epoch}", flush=True)
+    train_loader.set_epoch(epoch, image_size(settings, epoch), progress.batches)
+    if not progress.batches:
+        progress.learning_rate = optimizer.param_groups[0]["lr"]
+    trained = train(
+        prepared,
+        train_loader,
+        optimizer,
+        scheduler,
+        accelerator,
+        settings.label_smoothing,
+        progress,
+        lambda: interrupts.signal is not None,
+        bars,
+    )
+    progress.seconds = time.perf_counter() - started
+    if progress.batches < len(train_loader):
         return
-    try:
-        checkpoint.save(run.folder, state)
-        if not progress.batches:
-            records.write(run, parts["network"])
-    except OSError as error:
-        problem = f"{run.folder} cannot be written after epoch {len(run.history)} ({error.strerror or error})"
-        advice = "make room or bring the folder back, then go on with --resume: what was kept before is whole"
-        raise RunError(f"{problem}: {advice}") from error
+    # The last test is the result: that of the saved weights in float32, on any machine.
+    tested_network = state.parts["network"] if epoch == settings.epochs else prepared
+    tested = test(tested_network, test_loader, "Validation" if settings.validation else "Test")
+    if not math.isfinite(tested.loss):
+        raise RunError(f"after its last batch: the test loss is {tested.loss}")
+    accelerator.print()
+    seconds = time.perf_counter() - started
+    row = Epoch(epoch, progress.learning_rate, *trained[:2], *tested[:2], seconds)
+    state.end_epoch(row, (trained.line, tested.line))
 
 
-def _restore(run: Run, parts: dict, state: dict, accelerator: Accelerator) -> tuple[Run, Progress]:
-    """Puts everything where a checkpoint has it, and shows the log so far."""
-    try:
-        history = [Epoch(*row) for row in state["history"]]
-        facts = records.continued(state["facts"], run.facts, len(history) + 1)
-        run = run._replace(facts=facts, history=history, log=state["log"])
-        progress = Progress(**state["progress"])
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        if len(state["random"]) == accelerator.num_processes:
-            checkpoint.set_random_state(state["random"][accelerator.process_index])
-    except UserError:
-        raise
-    except Exception as error:  # Of a network that was changed since, each part fails as it likes.
-        reason = " ".join(str(error).split())[:120]
-        path = run.folder / records.CHECKPOINT
-        raise UserError(f"{path} is of another network or machine ({reason}): train anew") from error
-    accelerator.print(run.log, end="")
-    # A run that was killed between its checkpoint and its records has the older ones there.
-    if history and accelerator.is_main_process and not progress.batches:
-        records.write(run, parts["network"])
-    return run, progress
+def trained_network(run: Run, data: Data) -> nn.Module:
+    """The network of a run with its weights, on the CPU. Raises UserError if `data` is not the run's data."""
+    data = data.validation() if run.settings.validation else data
+    records.check_data(run.facts["data"], data.facts())
+    network = new_network(run.settings.model)
+    records.load_weights(run.folder, network)
+    return network

@@ -1,37 +1,61 @@
-"""How what went wrong is told: one clear line, and an exit code that tells a mistake from a failed run."""
+"""Errors that end in one clear line, and exit codes that tell a user's mistake from a failed run."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
+
+NOTEBOOK_VARIABLES = ("model", "epochs", "seed", "dataset", "data_dir", "runs", "resume")
+"""Options of the command line that are variables of S9.ipynb's settings cell, there in capitals."""
+
+
+def in_notebook() -> bool:
+    """Whether this code runs in a Jupyter kernel, Colab's included."""
+    ipython = sys.modules.get("IPython")
+    return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
+
+
+def option(name: str) -> str:
+    """How the user names an option: --batch-size on the command line; in a notebook EPOCHS, or batch_size."""
+    if in_notebook():
+        return name.upper() if name in NOTEBOOK_VARIABLES else name
+    return "--" + name.replace("_", "-")
+
+
+def how_to_resume(folder: Path) -> str:
+    """What to do to continue the run in `folder`, as the last part of a message."""
+    if in_notebook():
+        return "to continue it, set RESUME = True in the settings cell and run all cells"
+    return f"to continue it, pass --resume --out {folder}"
 
 
 class _OneLine:
     def _render_traceback_(self) -> list[str]:
-        """IPython's hook: a notebook shows the line alone, no traceback."""
+        """IPython's hook: a notebook shows the line alone, without a traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class UserError(_OneLine, ValueError):
-    """Something the user can mend: the message says in one line what is wrong and what to do.
+    """A mistake that the user can correct: the message says in one line what is wrong and what to do.
 
-    Every public function raises it for bad input; a command ends with that line and exit code 2.
+    Every public function raises it for bad input; a command prints that line and exits with code 2.
     """
 
 
 class RunError(_OneLine, RuntimeError):
-    """A run that was begun rightly and cannot go on: the line says where it stopped, why, and what is kept.
+    """A run that started correctly and failed: the message says where, why, and what is kept.
 
-    A command ends with that line and exit code 1.
+    A command prints that line and exits with code 1.
     """
 
 
 class Interrupted(_OneLine, KeyboardInterrupt):
-    """A run that was asked to stop, and was saved first; `exit_code` is the shell's, 128 + the signal."""
+    """A run that was stopped by a signal, and saved in `folder`; the exit code is 128 + the signal."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int, folder: Path) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code, self.folder = exit_code, folder
 
 
 def printable(text: object) -> str:
@@ -67,7 +91,6 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Ends the command with exit code 2."""
-        # A name of a file may hold bytes that are no text.
+        """Prints the message and exits with code 2."""
         printable = message.encode(errors="backslashreplace").decode()
         self.exit(2, f"{self.prog}: error: {printable}\n")

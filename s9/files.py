@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes: a reader sees the old file or the new one."""
 
 import os
 from pathlib import Path
@@ -7,27 +7,25 @@ from s9.errors import UserError
 
 
 def ensure_writable(path: Path, example: str) -> None:
-    """Makes the folder of a file that replace() is to write. Raises UserError if it could not be written.
+    """Creates the folder of a file that replace() will write. Raises UserError if it cannot be written.
 
-    example: a name that such a file might have, for whoever gave a folder in its place.
+    example: a file name for the message, in case `path` is a folder.
     """
     try:
         if path.is_dir():
-            raise UserError(f"{path} is a folder: name a file, such as {path / example}")
+            raise UserError(f"{path} is a folder: choose a file, such as {path / example}")
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = _temporary(path)
         probe.touch()
-        probe.unlink(
-            missing_ok=True
-        )  # Of several processes, another may have cleared it away: see create_run.
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot write to {path.parent} ({error.strerror}): name another output folder"
+            f"cannot write to {path.parent} ({error.strerror}): choose another output folder"
         ) from error
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Writes a file under another name, then renames it: a reader sees the old one or the new one."""
+    """Writes a file under a temporary name, syncs it, then renames it."""
     temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:

@@ -1,10 +1,10 @@
-"""What a run leaves behind: its settings, log, history and weights, in one folder.
+"""The records of a run: its settings, log, history and weights, in one folder.
 
 settings.json         Settings, and the facts of the run: data, device, precision, versions, commit
 history.csv           one row an epoch (Epoch)
 log.txt               the log as it was printed
 weights.safetensors   the network after the last epoch, float32, and in its metadata the name of its class
-checkpoint*.pt        all that a resumed run needs (see checkpoints.py); no evidence, git ignores them
+checkpoint*.pt        what a resumed run needs (see s9/engine/checkpoint.py); ignored by git
 """
 
 import csv
@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from s9 import files
-from s9.errors import UserError
+from s9.errors import UserError, how_to_resume
 from s9.settings import Settings
 
 SETTINGS, HISTORY, LOG, WEIGHTS, CHECKPOINT = (
@@ -36,6 +36,8 @@ SETTINGS, HISTORY, LOG, WEIGHTS, CHECKPOINT = (
     "weights.safetensors",
     "checkpoint.pt",
 )
+RUNS = Path("runs")
+"""Where new runs go by default."""
 DAMAGED = "git restore it, or train again"
 PACKAGES = ("torch", "torchvision", "albumentations", "opencv-python-headless", "numpy", "accelerate")
 
@@ -60,7 +62,7 @@ PLACES = (0, 6, 4, 2, 4, 2, 1)
 
 
 class Run(NamedTuple):
-    """A run folder, read."""
+    """The records of a run, as read from its folder or as collected so far."""
 
     folder: Path
     settings: Settings
@@ -68,29 +70,60 @@ class Run(NamedTuple):
     history: list[Epoch]
     log: str
 
+    @property
+    def complete(self) -> bool:
+        """Whether all epochs are done."""
+        return len(self.history) == self.settings.epochs
+
+    def summary(self) -> str:
+        """One line: folder, network, data set, epochs, and the test accuracy of the last one."""
+        what = f"{self.folder}: {self.settings.model} on {self.settings.dataset}"
+        epochs = f"{len(self.history)} of {self.settings.epochs} epochs"
+        line = f"{what}, {epochs}, test accuracy {self.history[-1].test_accuracy:.2f}%"
+        return line if self.complete else f"{line}; {how_to_resume(self.folder)}"
+
 
 def leading_run(results: Path) -> Path:
-    """The run that the repo leads with: of the most accurate network to hand in that is trained."""
-    best = results / "best"
-    return best if (best / WEIGHTS).exists() else results / "reference"
+    """The run that README.md and the answers show: the one handed in, else `best`, else `reference`."""
+    candidates = (results / name for name in ("handin", "best"))
+    return next((folder for folder in candidates if (folder / WEIGHTS).exists()), results / "reference")
 
 
-def free_folder(settings: Settings, parent: Path = Path("runs")) -> Path:
-    """The first of runs/<model>-<dataset>-1, -2, ... that does not exist yet."""
-    number = 1
-    while (folder := parent / f"{settings.model}-{settings.dataset}-{number}").exists():
-        number += 1
-    return folder
+def create_run(settings: Settings, folder: Path | None = None, runs: Path = RUNS) -> Path:
+    """Claims a folder for a new run, and returns it: `folder`, or the first free runs/<model>-<dataset>-N.
 
+    Creating log.txt is one atomic step: of several starts at the same moment, each gets its own folder.
 
-def create_run(folder: Path, settings: Settings, resume: bool) -> None:
-    """Makes sure that `folder` can be written and that no other run's results are in it.
-
-    Raises UserError if it cannot be written, or holds a run and `resume` is False or the settings differ.
+    Raises UserError if `folder` already holds a run, or if nothing can be written there.
     """
-    files.ensure_writable(folder / WEIGHTS, WEIGHTS)
-    if not resume and ((folder / SETTINGS).exists() or any(folder.glob("checkpoint*.pt"))):
-        raise UserError(f"{folder} already holds a run: name another folder, or resume this one (--resume)")
+    number = 1
+    while True:
+        candidate = folder or runs / f"{settings.model}-{settings.dataset}-{number}"
+        try:
+            candidate.mkdir(parents=True, exist_ok=folder is not None)
+            if any(candidate.glob("checkpoint*.pt")) or (candidate / SETTINGS).exists():
+                raise FileExistsError
+            (candidate / LOG).touch(exist_ok=False)
+            return candidate
+        except FileExistsError as error:
+            number += 1
+            if folder:
+                what = "already holds a run" if folder.is_dir() else "is a file"
+                raise UserError(f"{folder} {what}: choose another folder") from error
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {candidate} ({error.strerror}): choose another output folder"
+            ) from error
+
+
+def run_to_resume(settings: Settings, folder: Path | None = None, runs: Path = RUNS) -> Path:
+    """The folder of the run to continue: `folder`, or the run in `runs` that was saved last.
+
+    Raises UserError if there is nothing to resume, if the settings differ, or if it cannot be written.
+    """
+    folder = folder or last_saved(runs)
+    if not any(folder.glob("checkpoint*.pt")):
+        raise UserError(f"nothing to resume in {folder}: it holds no checkpoint; start a new run instead")
     if (folder / SETTINGS).exists():
         other = asdict(_read_settings(folder)[0])
         unlike = [
@@ -100,14 +133,36 @@ def create_run(folder: Path, settings: Settings, resume: bool) -> None:
         ]
         if unlike:
             raise UserError(
-                f"{folder} holds a run of other settings ({'; '.join(unlike)}): name another folder"
+                f"cannot resume {folder}: other settings ({'; '.join(unlike)}); restore them, "
+                "or start a new run"
             )
+    files.ensure_writable(folder / WEIGHTS, WEIGHTS)
     for left_behind in folder.glob(".*-tmp"):  # by a process that was killed while it wrote
         left_behind.unlink(missing_ok=True)
+    return folder
+
+
+def last_saved(runs: Path = RUNS) -> Path:
+    """The folder of the run in `runs` that was saved last. Raises UserError if there is none."""
+    saved = [path for name in (CHECKPOINT, SETTINGS) for path in Path(runs).glob(f"*/{name}")]
+    if not saved:
+        raise UserError(f"{runs} holds no run: train one first")
+    return max(saved, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def last_run(runs: Path = RUNS) -> Run:
+    """The records of the run in `runs` that was saved last, finished or not.
+
+    Raises UserError if there is none, or if it was stopped in its first epoch.
+    """
+    folder = last_saved(runs)
+    if not (folder / SETTINGS).exists():
+        raise UserError(f"{folder} has no finished epoch: {how_to_resume(folder)}")
+    return read(folder)
 
 
 def collect_facts(data_facts: dict, device: torch.device, precision: str, workers: int) -> dict:
-    """What a reader must know beside the settings to judge or repeat the run."""
+    """The facts that a reader needs, beside the settings, to judge or repeat a run."""
     return {
         "data": data_facts,
         "device": _device_name(device),
@@ -122,26 +177,34 @@ def collect_facts(data_facts: dict, device: torch.device, precision: str, worker
 
 
 def hardware_in_words(facts: dict) -> str:
-    """What a run is computed on, of its facts: device, precision, workers."""
+    """Device, precision and workers of a run's facts, as text."""
     workers = facts["workers"]
     number = "no" if workers == 0 else workers
     return f"{facts['device']}, {facts['precision']}, {number} worker{'s' if workers != 1 else ''}"
 
 
 SAME_HARDWARE_AND_CODE = ("device", "threads", "precision", "python", "versions", "commit")
-"""Facts whose change makes a resumed run another than one that never stopped, if only in the rounding."""
+"""Facts that decide the rounding of a result: a resumed run records where they have changed."""
+
+
+def check_data(recorded: dict, given: dict) -> None:
+    """Raises UserError unless the data of a run's facts and the data given here are the same.
+
+    recorded, given: as Data.facts() returns them.
+    """
+    if recorded["fingerprint"] != given["fingerprint"]:
+        raise UserError(
+            f"the run was trained on other data (fingerprint {recorded['fingerprint']}, "
+            f"here {given['fingerprint']}): load the same data set"
+        )
 
 
 def continued(before: dict, now: dict, epoch: int) -> dict:
-    """The facts of a run that goes on in `epoch`: its first ones, and under "resumed" what changed since.
+    """The facts of a run that is resumed in `epoch`: the first ones, and under "resumed" what has changed.
 
-    Raises UserError if it would go on with other data.
+    Raises UserError if the data is not the same.
     """
-    if before["data"] != now["data"]:
-        raise UserError(
-            f"the run began with other data (fingerprint {before['data']['fingerprint']}, "
-            f"here {now['data']['fingerprint']}): name the same source"
-        )
+    check_data(before["data"], now["data"])
     resumed = before.get("resumed", [])
     latest = before | {key: value for stretch in resumed for key, value in stretch.items()}
     changed = {key: now[key] for key in SAME_HARDWARE_AND_CODE if now[key] != latest[key]}
@@ -162,7 +225,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the code, marked -dirty if it was changed since; None outside a git repository."""
+    """The commit of the code, with -dirty if files were changed since; None outside a git repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         answer = subprocess.run(
@@ -174,24 +237,24 @@ def _commit() -> str | None:
 
 
 def write(run: Run, network: nn.Module) -> None:
-    """Writes the evidence of a run, each file whole or not at all."""
+    """Writes the records of a run and the weights of its network; each file is written atomically."""
     record = {"settings": asdict(run.settings), **run.facts}
     files.replace(run.folder / SETTINGS, (json.dumps(record, indent=2) + "\n").encode())
     files.replace(run.folder / HISTORY, format_history(run.history).encode())
     files.replace(run.folder / LOG, run.log.encode())
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    # Two networks may have weights of the same names and shapes, and yet compute different things.
+    # Two networks may have weights of the same names and shapes and compute different functions.
     metadata = {"network": type(network).__name__}
     files.replace(run.folder / WEIGHTS, safetensors.torch.save(weights, metadata))
 
 
 def rounded(row: Epoch) -> Epoch:
-    """A row as the history keeps it, so that what is drawn from a run and from its records is the same."""
+    """A row with as many decimals as history.csv keeps."""
     return Epoch(*(round(value, digits or None) for value, digits in zip(row, PLACES, strict=True)))
 
 
 def format_history(history: Sequence[Epoch]) -> str:
-    """The history as CSV text, one row an epoch, a header above."""
+    """The history as CSV text: a header, then one row an epoch."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Epoch._fields)
@@ -201,7 +264,7 @@ def format_history(history: Sequence[Epoch]) -> str:
 
 
 def read_history(path: Path) -> list[Epoch]:
-    """The rows of a history.csv. Raises UserError if it is missing or not as format_history writes them."""
+    """The rows of a history.csv. Raises UserError if it is missing or not in format_history's format."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
@@ -211,14 +274,14 @@ def read_history(path: Path) -> list[Epoch]:
         if not history or [row.epoch for row in history] != list(range(1, len(history) + 1)):
             raise ValueError("its epochs do not count up from 1")
         if not all(0 <= value < math.inf for row in history for value in row):
-            raise ValueError("it holds a number below 0, or none")
+            raise ValueError("it holds a value that is negative or not finite")
         if max(max(row.train_accuracy, row.test_accuracy) for row in history) > 100:
             raise ValueError("it holds an accuracy above 100%")
         if list(csv.reader(io.StringIO(format_history(history)))) != [header, *rows]:
-            raise ValueError("its numbers are not written as a run writes them")
+            raise ValueError("its numbers are not in the format of a run")
         return history
     except (OSError, ValueError, TypeError, IndexError, csv.Error) as error:
-        raise UserError(f"{path} is no history of a run ({error}): {DAMAGED}") from error
+        raise UserError(f"{path} is not the history of a run ({error}): {DAMAGED}") from error
 
 
 def _read_settings(folder: Path) -> tuple[Settings, dict]:
@@ -235,7 +298,7 @@ def _read_settings(folder: Path) -> tuple[Settings, dict]:
 
 
 def read(folder: Path) -> Run:
-    """The evidence of a run, without its weights. Raises UserError if a part is missing or damaged."""
+    """The records of a run, without its weights. Raises UserError if a file is missing or damaged."""
     settings, facts = _read_settings(folder)
     try:
         log = (folder / LOG).read_text(encoding="utf-8")
@@ -245,10 +308,9 @@ def read(folder: Path) -> Run:
 
 
 def load_weights(folder: Path, network: nn.Module) -> None:
-    """Loads a run's weights into the network that they belong to.
+    """Loads a run's weights into `network`, which must be of the class that was trained.
 
-    Raises UserError if the file is missing or damaged, or belongs to another network; the network then keeps
-    its weights.
+    Raises UserError, and leaves `network` unchanged, if the file is missing, damaged or of another network.
     """
     path = folder / WEIGHTS
     try:

@@ -5,6 +5,7 @@ import os
 import re
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -12,13 +13,14 @@ import torch.nn.functional as F
 from torch import nn
 
 import utils
+from model import NETWORKS
 from s9.data.sources import Data
 from s9.settings import Settings
 
 AS_IF_NEVER_STOPPED = "ends as if never stopped, bit for bit"
 """How runs that were broken off end in the tests that compare evidence()."""
 
-SETTINGS = Settings(dataset="digits", epochs=3, batch_size=32, learning_rate=0.05)
+SETTINGS = Settings(model="small", dataset="digits", epochs=3, batch_size=32, learning_rate=0.05)
 
 
 class SmallNet(nn.Module):
@@ -46,14 +48,15 @@ def small_data():
 
 def new_network(dropout=0.1):
     torch.manual_seed(1)
-    return SmallNet(dropout)
+    return SmallNet(dropout=dropout)
 
 
-def fit_small(folder, settings=SETTINGS, network=None, **options):
-    """A run on the CPU in this process; (network, history)."""
-    network = network or new_network()
+def fit_small(folder, settings=SETTINGS, make=SmallNet, data=None, **options):
+    """A run on the CPU in this process; (network, history). make(): the network in the place of SmallNet."""
     options = {"device": "cpu", "precision": "float32", "workers": 0, **options}
-    return network, utils.fit(network, small_data(), settings, Path(folder), **options)
+    with patch.dict(NETWORKS, small=lambda classes: make()):
+        trained = utils.fit(settings, data or small_data(), folder and Path(folder), **options)
+    return trained.network, trained.history
 
 
 def fork_server() -> ForkServerContext:
@@ -69,7 +72,7 @@ def fork_server() -> ForkServerContext:
 def goes_on(folder):
     """What a process that is killed again and again does."""
     torch.set_num_threads(1)
-    fit_small(folder, resume=True)
+    fit_small(folder, resume=Path(folder).is_dir() and any(Path(folder).glob("checkpoint*.pt")))
 
 
 def evidence(folder):

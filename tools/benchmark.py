@@ -240,10 +240,7 @@ def measure_fast(bench: Bench) -> list[Row]:
     before = plain_epoch_seconds(bench)
     settings = PRESETS["fast"]
     with tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(settings.seed)
-        history = utils.fit(
-            utils.new_network(settings.model), bench.data, settings, Path(folder), device=bench.device.type
-        )
+        history = utils.fit(settings, bench.data, Path(folder), device=bench.device.type).history
     reached = next((row.epoch for row in history if row.test_accuracy >= GOAL), None)
     seconds = sum(row.seconds for row in history[:reached]) if reached else float("inf")
     # Before and after ours: a machine's speed drifts within minutes.

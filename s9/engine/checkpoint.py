@@ -1,12 +1,11 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped.
+"""Checkpoints: everything that a run needs to continue as if it had never stopped.
 
 checkpoint.pt            the newest
-checkpoint-previous.pt   the one before it, for the case that the newest is damaged
+checkpoint-previous.pt   the one before it, in case the newest is damaged
 
-Each begins with a line that holds the SHA-256 of the rest, so a truncated, changed or foreign file is noticed
-before anything in it is believed; the rest is read by torch.load with weights_only=True, which builds tensors
-and plain values and runs no code. A new one is written whole under another name before it takes its place: at
-any moment, whatever happens, one good checkpoint is there under one of the two names.
+The first line of each holds the SHA-256 of the rest, so that a truncated, changed or foreign file is detected
+before it is used; the rest is read by torch.load with weights_only=True, which runs no code. A new one is
+written under another name and then renamed: at any moment, one of the two names holds a good checkpoint.
 """
 
 import hashlib
@@ -28,9 +27,9 @@ MARK = b"S9 checkpoint, SHA-256 "
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Makes `state` (tensors and plain values) the newest checkpoint; the newest so far becomes the previous.
+    """Makes `state` (tensors and plain values) the newest checkpoint; the last one becomes the previous.
 
-    Raises OSError if it cannot be written; the checkpoints so far are then as they were.
+    Raises OSError, and leaves the checkpoints unchanged, if it cannot be written.
     """
     content = io.BytesIO()
     torch.save(state, content)
@@ -49,13 +48,11 @@ def existing(folder: Path) -> list[Path]:
     return [path for path in (folder / CHECKPOINT, folder / PREVIOUS) if path.exists()]
 
 
-def load(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The newest good checkpoint of a run of these settings, or None if the folder holds no checkpoint.
+def load(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The newest good checkpoint of a run of these settings, which must equal state["settings"].
 
-    settings: must equal state["settings"], else the checkpoint is another run's.
-
-    One that is damaged or foreign is named in a printed line, and the previous one takes its place.
-    Raises UserError if there are checkpoints and none is good.
+    If it is damaged or foreign, prints a line that names it and uses the previous one.
+    Raises UserError if there is no good one.
     """
     problems = []
     for path in existing(folder):
@@ -65,17 +62,16 @@ def load(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
             problems.append(f"{path} cannot be resumed from ({error})")
             continue
         if problems:
-            print(f"{problems[0]}: going on from the one before it", flush=True)
-        if path.name == PREVIOUS:  # The next save must not put a bad one into its place.
+            print(f"{problems[0]}: using the previous one", flush=True)
+        if path.name == PREVIOUS:  # The next save must not replace it with a bad one.
             path.replace(folder / CHECKPOINT)
         return state
-    if problems:
-        raise UserError("; ".join(problems) + ": train anew in another folder")
-    return None
+    problem = "; ".join(problems) or f"{folder} holds no checkpoint"
+    raise UserError(f"{problem}: start a new run in another folder")
 
 
 class _Bad(Exception):
-    """A checkpoint cannot be used; the message is the reason in a few words."""
+    """A checkpoint cannot be used; the message is the reason."""
 
 
 def _read(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -84,12 +80,12 @@ def _read(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     except OSError as error:
         raise _Bad(error.strerror or str(error)) from error
     if not head.startswith(MARK):
-        raise _Bad("it is no checkpoint of this repository")
+        raise _Bad("it is not a checkpoint of this repository")
     if head.removeprefix(MARK).decode("ascii", "replace") != hashlib.sha256(payload).hexdigest():
         raise _Bad("it is damaged: its checksum differs")
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # Made by hand, with a checksum that is right.
+    except Exception as error:  # Made by hand, with a correct checksum.
         raise _Bad("it holds more than tensors and plain values") from error
     if not isinstance(state, dict) or state.get("settings") != settings:
         raise _Bad("it is of a run with other settings")
@@ -97,7 +93,7 @@ def _read(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sync(folder: Path) -> None:
-    """Makes the renames last through a power cut, where the system lets a folder be opened."""
+    """Makes the renames durable, on systems where a folder can be opened."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -107,7 +103,7 @@ def _sync(folder: Path) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every global generator that a network or a transform may draw from, as plain values."""
+    """The state of every global random generator, as plain values."""
     name, keys, *rest = np.random.get_state()
     state = {
         "torch": torch.get_rng_state().tolist(),
@@ -122,7 +118,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Puts the generators back to where random_state() saw them; those of absent hardware are left out."""
+    """Restores what random_state() returned; generators of absent hardware are left out."""
     torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, np.uint32), *rest))

@@ -1,24 +1,26 @@
-"""What goes wrong in a run, noticed in time and explained in one line."""
+"""Detects failures of a run early and explains them in one line."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import torch
 from torch import Tensor, nn
 
-from s9.errors import RunError
+from s9.errors import RunError, how_to_resume, option
+from s9.settings import Settings
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """While entered, a first Ctrl-C or polite kill (SIGTERM) waits until the step under way is done.
+    """Context in which a first Ctrl-C (SIGINT) or SIGTERM waits until the current training step is done.
 
-    `signal` then holds its number, for the loop to look at; a second one ends the program at once.
-    Only a program's main thread can do this; in any other, and with wait=False, signals stay as they are.
+    `signal` then holds its number, for the loop to check; a second signal ends the program at once.
+    In a thread other than the main one, and with wait=False, signals are handled as usual.
     """
 
     def __init__(self, wait: bool = True) -> None:
@@ -42,9 +44,9 @@ class Interrupts:
 
 
 class FiniteCheck:
-    """Looks at each batch's loss and gradient, and remembers the first that is not finite.
+    """Checks each batch's loss and gradient norm, and remembers the first that is not finite.
 
-    The looking is done on the device: asking at once would make a GPU wait for the CPU at every batch.
+    The check runs on the device: reading its result at every batch would make a GPU wait for the CPU.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
@@ -53,7 +55,7 @@ class FiniteCheck:
         self.first = torch.tensor([-1.0, 0.0, 0.0], device=device)
 
     def update(self, batch: int, loss: Tensor, gradients: bool) -> None:
-        """gradients: look at them too; not with float16, whose scaled ones overflow at times by design."""
+        """gradients: check them too; not with float16, whose scaled gradients may overflow by design."""
         norm = torch.zeros((), device=loss.device)
         if gradients:
             norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
@@ -61,29 +63,30 @@ class FiniteCheck:
         self.first = torch.where((self.first[0] < 0) & ~found.isfinite().all(), found, self.first)
 
     def raise_if_found(self) -> None:
-        """Raises RunError if something was not finite."""
+        """Raises RunError if a loss or a gradient norm was not finite."""
         batch, loss, norm = self.first.tolist()
         if batch >= 0:
             raise RunError(f"batch {batch:.0f}: the loss is {loss:g} and the gradient's norm {norm:g}")
 
 
 @contextmanager
-def explain_failures(epoch: int, folder: object, batch_size: int, learning_rate: float) -> Iterator[None]:
-    """Turns what can befall an epoch into a RunError that says where, what to do, and what is kept."""
-    kept = f"; what was trained before this epoch is kept in {folder} (--resume)"
+def explain_failures(epoch: int, folder: Path, settings: Settings) -> Iterator[None]:
+    """Turns a failure in an epoch into a RunError that says where, what to do and what is kept."""
+    kept = f"; everything before this epoch is kept in {folder}, {how_to_resume(folder)}"
     try:
         yield
     except RunError as error:
         advice = (
-            f"lower --learning-rate (now {learning_rate:g}) or, in mixed precision, try --precision float32"
+            f"lower {option('learning_rate')} (now {settings.learning_rate:g}) or, in mixed precision, "
+            f"use {option('precision')} float32"
         )
         raise RunError(f"epoch {epoch}, {error}: {advice}{kept}") from error
     except (MemoryError, RuntimeError) as error:
         if _out_of_memory(error):
-            advice = f"give a smaller --batch-size (now {batch_size})"
+            advice = f"use a smaller {option('batch_size')} (now {settings.batch_size})"
             raise RunError(f"epoch {epoch}: out of memory: {advice}{kept}") from error
         if "DataLoader worker" in str(error):
-            advice = "free some memory, or give fewer --workers (0 for none)"
+            advice = f"free some memory, or use fewer {option('workers')} (0 for none)"
             raise RunError(f"epoch {epoch}: a worker process died: {advice}{kept}") from error
         if _lost_process(error):
             raise RunError(f"epoch {epoch}: another process of this job ended{kept}") from error

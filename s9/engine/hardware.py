@@ -1,5 +1,6 @@
 """Where a network is trained, and how precisely: device, precision, a batch that several processes share."""
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +43,24 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
     mixed_precision = PRECISIONS[fast[0] if precision == "auto" else precision]
-    return Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
+    _check_launch()
+    # Accelerate reads options from the environment, such as gradient accumulation, that no record shows.
+    names = [name for name in os.environ if name.startswith("ACCELERATE_") and name != "ACCELERATE_USE_CPU"]
+    hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        return Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
+    finally:
+        os.environ.update(hidden)
+
+
+def _check_launch() -> None:
+    """Raises UserError if the variables that several processes are started with are incomplete."""
+    needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in needed if name not in os.environ]
+    if os.environ.get("WORLD_SIZE", "1") != "1" and missing:
+        raise UserError(
+            f"WORLD_SIZE is set, but not {', '.join(missing)}: unset it, or start with accelerate launch"
+        )
 
 
 def _there() -> dict[str, bool]:

@@ -1,14 +1,13 @@
 import os
 import random
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import long_tests, tried
-from small import AS_IF_NEVER_STOPPED, SETTINGS, evidence, fit_small, fork_server, goes_on
+from small import AS_IF_NEVER_STOPPED, evidence, fit_small, fork_server, goes_on
 
 from s9 import records
 from s9.engine import checkpoint
@@ -26,7 +25,8 @@ def load(folder):
 
 
 def test_the_newest_state_comes_back_and_the_one_before_is_kept(tmp_path):
-    assert load(tmp_path) is None
+    with pytest.raises(UserError, match="holds no checkpoint: start a new run"):
+        load(tmp_path)
     for number in range(3):
         checkpoint.save(tmp_path, state(number))
         assert load(tmp_path)["number"] == number
@@ -42,13 +42,12 @@ def damaged(content, way):
         "cut": content[:-500],
         "bit": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
         "checksum": content.replace(b"SHA-256 ", b"SHA-256 0", 1),
-        "page": b"<html></html>",
         "empty": b"",
         "foreign": None,
     }[way]
 
 
-@pytest.mark.parametrize("way", ["cut", "bit", "checksum", "page", "empty", "foreign"])
+@pytest.mark.parametrize("way", ["cut", "bit", "checksum", "empty", "foreign"])
 def test_a_bad_checkpoint_is_named_and_the_previous_one_takes_its_place(tmp_path, capsys, way):
     checkpoint.save(tmp_path, state(0))
     checkpoint.save(tmp_path, state(1))
@@ -74,19 +73,8 @@ def test_two_bad_checkpoints_end_in_one_line(tmp_path):
     for name in (records.CHECKPOINT, checkpoint.PREVIOUS):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(
-        UserError, match=r"checkpoint\.pt cannot .*checkpoint-previous\.pt cannot .*train anew"
+        UserError, match=r"checkpoint\.pt cannot .*checkpoint-previous\.pt cannot .*start a new run"
     ):
-        load(tmp_path)
-
-
-@pytest.mark.parametrize("position", range(0, 2000, 97))
-def test_no_changed_byte_goes_unnoticed(tmp_path, position, capsys):
-    checkpoint.save(tmp_path, state(0))
-    path = tmp_path / records.CHECKPOINT
-    content = bytearray(path.read_bytes())
-    content[position % len(content)] ^= 0x40
-    path.write_bytes(content)
-    with pytest.raises(UserError):
         load(tmp_path)
 
 
@@ -202,18 +190,3 @@ def test_a_resumed_run_tells_where_else_it_ran(tmp_path, monkeypatch):
     assert resumed == facts | {"resumed": [stretch]}
     fit_small(tmp_path / "run", resume=True)
     assert records.read(tmp_path / "run").facts == resumed
-
-
-def test_a_run_does_not_go_on_with_other_data(tmp_path):
-    facts = {"data": {"fingerprint": "01"}}
-    with pytest.raises(UserError, match="began with other data"):
-        records.continued(facts, {"data": {"fingerprint": "02"}}, 1)
-
-
-def test_a_checkpoint_of_another_run_is_foreign(tmp_path):
-    fit_small(tmp_path / "run")
-    fit_small(tmp_path / "other", replace(SETTINGS, seed=5))
-    for name in (records.CHECKPOINT, checkpoint.PREVIOUS):
-        (tmp_path / "other" / name).replace(tmp_path / "run" / name)
-    with pytest.raises(UserError, match="of a run with other settings"):
-        fit_small(tmp_path / "run", resume=True)

@@ -1,4 +1,5 @@
 import errno
+import itertools
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ import utils
 from s9 import records
 from s9.engine import checkpoint
 from s9.engine.failures import FiniteCheck, Interrupts, explain_failures
-from s9.errors import Interrupted, RunError
+from s9.errors import Interrupted, RunError, UserError
 
 
 @pytest.fixture
@@ -28,28 +29,16 @@ def whole(tmp_path):
     return evidence(tmp_path / "whole")
 
 
-class Spoilt(SmallNet):
-    """Does `fault` to its logits in the given training batch, counted from 0 over the run."""
-
-    def __init__(self, batch, fault):
-        super().__init__()
-        self.batch, self.fault, self.seen = batch, fault, 0
-
-    def forward(self, images):
-        logits = super().forward(images)
-        if self.training:
-            self.seen += 1
-            if self.seen == self.batch + 1:
-                return self.fault(logits)
-        return logits
-
-
-Spoilt.__name__ = SmallNet.__name__  # Which is in the weights' file: its run is compared with a SmallNet's.
-
-
 def spoilt(batch, fault):
-    torch.manual_seed(1)
-    return Spoilt(batch, fault)
+    """Makes a SmallNet that applies `fault` to its logits in one training batch of the run, from 0."""
+
+    def make():
+        network, seen = SmallNet(), itertools.count()
+        spoil = lambda layer, _, logits: fault(logits) if layer.training and next(seen) == batch else None  # noqa: E731
+        network.register_forward_hook(spoil)
+        return network
+
+    return make
 
 
 class EndlessGradient(torch.autograd.Function):
@@ -62,7 +51,7 @@ class EndlessGradient(torch.autograd.Function):
         return gradient * float("inf")
 
 
-@pytest.mark.parametrize("batch", [0, 1, 2, 4, 8])
+@pytest.mark.parametrize("batch", [0, 4, 8])
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -75,10 +64,10 @@ class EndlessGradient(torch.autograd.Function):
 def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path, whole, batch, fault, words):
     folder = tmp_path / "run"
     with pytest.raises(RunError, match=words) as raised:
-        fit_small(folder, network=spoilt(batch, fault))
+        fit_small(folder, make=spoilt(batch, fault))
     assert str(raised.value).startswith(f"epoch {batch // 3 + 1}, batch {batch % 3}: ")
     assert "lower --learning-rate (now 0.05)" in str(raised.value)
-    assert (folder / records.CHECKPOINT).exists() == (batch >= 3)
+    assert (folder / records.SETTINGS).exists() == (batch >= 3)
     fit_small(folder, resume=True)
     assert evidence(folder) == whole
     outcome = (
@@ -103,13 +92,13 @@ def test_the_finite_check_remembers_the_first(capsys):
     [
         (
             torch.OutOfMemoryError("CUDA out of memory."),
-            r"out of memory: give a smaller --batch-size \(now 32\)",
+            r"out of memory: use a smaller --batch-size \(now 32\)",
         ),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
-            "out of memory: give a smaller",
+            "out of memory: use a smaller",
         ),
-        (MemoryError(), "out of memory: give a smaller"),
+        (MemoryError(), "out of memory: use a smaller"),
         (
             RuntimeError("[gloo/tcp] Connection closed by peer [127.0.0.1]"),
             "another process of this job ended",
@@ -118,18 +107,15 @@ def test_the_finite_check_remembers_the_first(capsys):
 )
 def test_what_befalls_an_epoch_is_told_in_one_line(error, words):
     with (
-        pytest.raises(RunError, match=f"^epoch 7: {words}.* is kept in runs/x ") as raised,
-        explain_failures(7, "runs/x", 32, 0.1),
+        pytest.raises(RunError, match=f"^epoch 7: {words}.* is kept in runs/x, .*--out runs/x$") as raised,
+        explain_failures(7, Path("runs/x"), SETTINGS),
     ):
         raise error
     assert "\n" not in str(raised.value)
 
 
 def test_errors_of_the_code_itself_are_not_explained_away():
-    with (
-        pytest.raises(RuntimeError, match="shapes cannot be multiplied"),
-        explain_failures(1, "runs/x", 32, 0.1),
-    ):
+    with pytest.raises(RuntimeError, match="cannot be multiplied"), explain_failures(1, Path("x"), SETTINGS):
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
@@ -138,7 +124,7 @@ def test_a_real_lack_of_memory_is_told(tmp_path):
         return logits + torch.empty(2**60)[0]
 
     with pytest.raises(RunError, match="epoch 2: out of memory"):
-        fit_small(tmp_path / "run", network=spoilt(4, greedy))
+        fit_small(tmp_path / "run", make=spoilt(4, greedy))
     tried("memory that does not suffice", "one line with the advice, exit 1; what came before is kept", 1)
 
 
@@ -160,13 +146,13 @@ def test_a_worker_that_dies_does_not_hang_the_run(tmp_path, monkeypatch):
     # Many small batches: the worker has not fetched them all when it dies.
     settings = replace(SETTINGS, batch_size=2)
     with pytest.raises(RunError, match=r"epoch 1: a worker process died: .*--workers"):
-        fit_small(tmp_path / "run", settings, network=spoilt(1, kill_worker), workers=1)
+        fit_small(tmp_path / "run", settings, make=spoilt(1, kill_worker), workers=1)
     tried("a worker process that is killed", "one line, exit 1, at once", 1)
 
 
-@pytest.mark.parametrize("failing", range(1, 16, 2))
+@pytest.mark.parametrize("failing", range(3, 18, 2))
 def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch, whole, failing):
-    """Five files are synced an epoch: the checkpoint (and its folder), then the four records."""
+    """Two syncs at the start, then six an epoch: the checkpoint and its folder, then the four records."""
     calls, fsync = [], os.fsync
 
     def full(descriptor):
@@ -178,9 +164,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_whole(tmp_path,
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(
-            RunError, match=r"run cannot be written after epoch \d \(No space left on device\)"
-        ):
+        with pytest.raises(RunError, match=r"cannot write to .*run after epoch \d \(No space left"):
             fit_small(folder)
     fit_small(folder, resume=True)
     assert evidence(folder) == whole
@@ -195,8 +179,8 @@ def test_a_lost_folder_ends_the_run_in_one_line(tmp_path):
         shutil.rmtree(folder)
         return logits
 
-    with pytest.raises(RunError, match=r"run cannot be written after epoch 2 \(No such file or directory\)"):
-        fit_small(folder, network=spoilt(4, lose))
+    with pytest.raises(RunError, match=r"cannot write to .*run after epoch 2 \(No such file"):
+        fit_small(folder, make=spoilt(4, lose))
 
 
 def interrupting(number):
@@ -208,31 +192,26 @@ def interrupting(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("batch", [0, 1, 2, 3, 4, 7])
+@pytest.mark.parametrize("batch", [0, 2, 4, 7])
 def test_an_interrupted_run_is_kept_to_the_batch(tmp_path, whole, batch, number):
-    folder, before = tmp_path / "run", signal.getsignal(number)
-    with pytest.raises(Interrupted, match=f"{number.name}; all is kept in") as raised:
-        fit_small(folder, network=spoilt(batch, interrupting(number)))
-    assert raised.value.exit_code == 128 + number
+    folder, before, batches = tmp_path / "run", signal.getsignal(number), []
+    with pytest.raises(Interrupted, match=f"{number.name}; the run is saved in {folder}: ") as raised:
+        fit_small(folder, make=spoilt(batch, interrupting(number)))
+    assert str(raised.value).endswith(f"to continue it, pass --resume --out {folder}")
+    assert (raised.value.exit_code, raised.value.folder) == (128 + number, folder)
     assert signal.getsignal(number) == before
-    network = spoilt(-1, None)
-    fit_small(folder, network=network, resume=True)
-    assert network.seen == 9 - (batch + 1)
+    with pytest.raises(UserError, match="already holds a run"):
+        fit_small(folder)
+    fit_small(folder, make=spoilt(8 - batch, batches.append), resume=True)  # There is no such batch.
+    assert batches == []
     assert evidence(folder) == whole
     outcome = "kept to the batch, exit 130 or 143; --resume " + AS_IF_NEVER_STOPPED
     tried("Ctrl-C or SIGTERM", outcome, 1)
 
 
 def test_a_run_that_is_interrupted_in_its_last_batch_is_done(tmp_path, whole):
-    fit_small(tmp_path / "run", network=spoilt(8, interrupting(signal.SIGINT)))
+    fit_small(tmp_path / "run", make=spoilt(8, interrupting(signal.SIGINT)))
     assert evidence(tmp_path / "run") == whole
-
-
-def test_an_interrupted_run_is_not_overwritten(tmp_path):
-    with pytest.raises(Interrupted):
-        fit_small(tmp_path / "run", network=spoilt(0, interrupting(signal.SIGINT)))
-    with pytest.raises(ValueError, match="already holds a run"):
-        fit_small(tmp_path / "run")
 
 
 def test_a_second_interrupt_ends_at_once():
@@ -260,12 +239,12 @@ def test_signals_of_another_thread_stay_as_they_are():
     [
         (RunError("epoch 2, batch 1: the loss is nan"), 1, "train.py: epoch 2, batch 1: the loss is nan\n"),
         (
-            Interrupted("stopped in epoch 1", 130),
+            Interrupted("stopped in epoch 1", 130, Path("a run")),
             130,
             "\ntrain.py: stopped in epoch 1\n"
             "python train.py --dataset digits --epochs 2 --out 'a run' --resume\n",
         ),
-        (KeyboardInterrupt(), 130, "\ntrain.py: stopped; what was kept goes on with --resume --out FOLDER\n"),
+        (KeyboardInterrupt(), 130, "\ntrain.py: stopped; to continue the run saved last, add --resume\n"),
     ],
 )
 def test_the_command_ends_with_a_line_and_a_code(monkeypatch, capsys, error, code, words):
@@ -280,19 +259,9 @@ def test_the_command_ends_with_a_line_and_a_code(monkeypatch, capsys, error, cod
 
 
 def test_ctrl_c_on_the_command_line_is_kept_and_says_how_to_go_on(tmp_path):
-    command = [
-        sys.executable,
-        "train.py",
-        "--dataset",
-        "digits",
-        "--epochs",
-        "1",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    command += ["--batch-size", "16"]
+    options = f"--dataset digits --epochs 1 --batch-size 16 --out {tmp_path / 'run'}"
     process = subprocess.Popen(
-        command,
+        [sys.executable, "train.py", *options.split()],
         cwd=REPO,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -307,9 +276,5 @@ def test_ctrl_c_on_the_command_line_is_kept_and_says_how_to_go_on(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert errors.endswith(
-        f"python train.py --dataset digits --epochs 1 --batch-size 16 --out {tmp_path / 'run'} --resume\n"
-    )
-    assert checkpoint.load(
-        tmp_path / "run", vars(replace(SETTINGS, epochs=1, batch_size=16, learning_rate=0.2))
-    )
+    assert errors.endswith(f"python train.py {options} --resume\n")
+    assert checkpoint.existing(tmp_path / "run")
