@@ -46,8 +46,9 @@ def test_the_help_tells_every_presets_defaults(capsys):
     assert ", ".join(f"{name} {settings.epochs}" for name, settings in PRESETS.items()) in words
 
 
-def test_resume_goes_on_only_where_told(tmp_path, refused):
-    assert "--resume needs --out" in refused(train, "--resume", "--dataset", "digits")
+def test_resume_needs_a_run(tmp_path, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    assert "runs holds no run: train one first" in refused(train, "--resume", "--dataset", "digits")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(tmp_path, refused):
     (tmp_path / "file").touch()
     line = refused(train, "--dataset", "digits", "--out", tmp_path / "file" / "run")
     assert "cannot write to" in line
-    assert "name another output folder" in line
+    assert "choose another output folder" in line
 
 
 def test_the_script_itself_ends_with_2_and_no_traceback():

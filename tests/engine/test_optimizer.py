@@ -80,7 +80,7 @@ def test_muon_trains_the_kernels_whose_length_a_norm_undoes(name):
         same = torch.allclose(longer(images), logits, atol=1e-3, rtol=1e-3)
         depthwise = parameter.shape[1] == 1
         gates = name == "gated" and "pointwise" in key
-        assert (key in by_muon) == (same and not depthwise or gates), key
+        assert (key in by_muon) == ((same and not depthwise) or gates), key
 
 
 def test_without_a_rate_for_muon_all_is_sgd():

@@ -184,9 +184,8 @@ def test_a_folder_is_claimed_for_one_run_alone(run, settings, others):
         json.dumps({"settings": dataclasses.asdict(settings)}), encoding="utf-8"
     )
     before = {path: path.read_bytes() for path in run.iterdir()}
-    assert_user_error(records.claim, run, settings, resume=False)
-    assert_user_error(records.claim, run, others, resume=True)
-    records.create_run(run, settings, resume=True)
+    assert_user_error(records.create_run, settings, run)
+    assert_user_error(records.run_to_resume, others, run)
     assert {path: path.read_bytes() for path in run.iterdir()} == before
 
 
@@ -243,5 +242,5 @@ def test_folders_without_data(folder, name):
 @given(st.sampled_from(["file", LONG, f"a/{LONG}"]), WORDS.filter(lambda word: ".." not in word))
 def test_folders_that_cannot_be_made(folder, name, below):
     (folder / "file").touch()
-    assert_user_error(records.claim, folder / name / below.strip("/"), Settings(), resume=False)
+    assert_user_error(records.create_run, Settings(), folder / name / below.strip("/"))
     assert (folder / "file").read_bytes() == b""

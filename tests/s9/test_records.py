@@ -1,6 +1,5 @@
 import json
 import os
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -27,25 +26,17 @@ def test_a_run_reads_back_as_it_was_written(run):
     network = build("reference")
     records.write(run, network)
     assert records.read(run.folder) == run
-    other = build("reference")
-    records.load_weights(run.folder, other)
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(tensor, other.state_dict()[name]), name
-
-
-def test_the_weights_are_under_a_megabyte(run):
-    records.write(run, build("reference"))
-    assert (run.folder / records.WEIGHTS).stat().st_size < 1_000_000
-
-
-def test_writing_leaves_no_other_file_behind(run):
-    records.write(run, build("reference"))
     assert {path.name for path in run.folder.iterdir()} == {
         "settings.json",
         "history.csv",
         "log.txt",
         "weights.safetensors",
     }
+    assert (run.folder / records.WEIGHTS).stat().st_size < 1_000_000
+    other = build("reference")
+    records.load_weights(run.folder, other)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
 
 
 def test_a_failed_replacement_keeps_the_old_file(tmp_path, monkeypatch):
@@ -62,56 +53,51 @@ def test_a_failed_replacement_keeps_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_free_folders_count_up_and_tell_data_sets_apart(tmp_path):
-    first = records.free_folder(Settings(dataset="digits"), tmp_path)
-    first.mkdir()
-    second = records.free_folder(Settings(dataset="digits"), tmp_path)
-    cifar = records.free_folder(Settings(dataset="cifar10"), tmp_path)
-    assert [path.name for path in (first, second, cifar)] == [
-        "reference-digits-1",
-        "reference-digits-2",
-        "reference-cifar10-1",
-    ]
-
-
-def test_a_folder_that_holds_a_run_is_claimed_only_to_resume_the_same_settings(run):
-    records.write(run, build("reference"))
-    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
-    with pytest.raises(UserError, match="already holds a run"):
-        records.create_run(run.folder, run.settings, resume=False)
-    with pytest.raises(UserError, match=r"other settings .*epochs 2 there, 3 here"):
-        records.create_run(run.folder, Settings(epochs=3), resume=True)
-    with pytest.raises(UserError, match=r"other settings .*dataset cifar10 there, digits here"):
-        records.create_run(run.folder, Settings(epochs=2, dataset="digits"), resume=True)
-    records.create_run(run.folder, run.settings, resume=True)
-    assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
-
-
-@pytest.mark.parametrize("name", ["checkpoint.pt", "checkpoint-previous.pt"])
-def test_a_folder_with_nothing_but_a_checkpoint_is_not_trained_over(tmp_path, name):
-    """As a run leaves it that was killed in its first epoch."""
+@pytest.mark.parametrize("name", ["settings.json", "checkpoint.pt", "checkpoint-previous.pt"])
+def test_a_folder_that_holds_part_of_a_run_is_not_claimed(tmp_path, name):
+    """The repository's own runs, and one that was killed in its first epoch."""
     (tmp_path / name).write_bytes(b"hours of work")
-    with pytest.raises(UserError, match="already holds a run"):
-        records.create_run(tmp_path, Settings(), resume=False)
+    with pytest.raises(UserError, match="already holds a run: choose another folder"):
+        records.create_run(Settings(), tmp_path)
     assert (tmp_path / name).read_bytes() == b"hours of work"
+
+
+def test_only_a_run_of_the_same_settings_is_resumed(run):
+    records.write(run, build("reference"))
+    with pytest.raises(UserError, match="nothing to resume in .*it holds no checkpoint"):
+        records.run_to_resume(run.settings, run.folder)
+    (run.folder / records.CHECKPOINT).touch()
+    (run.folder / ".log.txt-7-tmp").touch()  # of a process that was killed while it wrote
+    assert records.run_to_resume(run.settings, runs=run.folder.parent) == run.folder
+    assert not list(run.folder.glob(".*"))
+    with pytest.raises(
+        UserError, match=r"other settings \(dataset cifar10 there, digits here; epochs 2 there"
+    ):
+        records.run_to_resume(Settings(epochs=3, dataset="digits"), run.folder)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write to .*file/run \(Not a directory"):
-        records.create_run(tmp_path / "file" / "run", Settings(), resume=False)
+        records.create_run(Settings(), tmp_path / "file" / "run")
+    with pytest.raises(UserError, match=r"cannot write to .*file/reference-cifar10-1 \(Not a directory"):
+        records.create_run(Settings(), runs=tmp_path / "file")
+    with pytest.raises(UserError, match="file is a file: choose another folder"):
+        records.create_run(Settings(), tmp_path / "file")
 
 
-def test_of_several_processes_one_may_clear_the_others_probe_away(tmp_path, monkeypatch):
-    touch = Path.touch
-
-    def touched_and_cleared(path):
-        touch(path)
-        path.unlink()
-
-    monkeypatch.setattr(Path, "touch", touched_and_cleared)
-    records.create_run(tmp_path / "run", Settings(), resume=False)
-    assert list((tmp_path / "run").iterdir()) == []
+def test_the_last_run_is_the_one_saved_last_or_there_is_none(run):
+    runs = run.folder.parent
+    with pytest.raises(UserError, match="holds no run: train one first"):
+        records.last_run(runs)
+    records.write(run, build("reference"))
+    assert records.last_run(runs) == run
+    assert run.summary() == f"{run.folder}: reference on cifar10, 2 of 2 epochs, test accuracy 60.50%"
+    assert run._replace(history=HISTORY[:1]).summary().endswith(f"pass --resume --out {run.folder}")
+    (runs / "newer").mkdir()
+    (runs / "newer" / records.CHECKPOINT).touch()
+    with pytest.raises(UserError, match="newer has no finished epoch: to continue it"):
+        records.last_run(runs)
 
 
 def test_the_history_is_plain_csv():
@@ -129,26 +115,17 @@ def test_the_history_is_plain_csv():
 def test_a_damaged_history_is_named(run, content):
     records.write(run, build("reference"))
     (run.folder / records.HISTORY).write_bytes(content)
-    with pytest.raises(UserError, match=r"history\.csv is no history of a run"):
+    with pytest.raises(UserError, match=r"history\.csv is not the history of a run"):
         records.read(run.folder)
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"settings": {"epochs": 3}}', '{"settings": 3}', "{", '"settings"']
+    "content",
+    ["", "[]", '{"settings": 3}', "{", json.dumps({"settings": vars(Settings()) | {"epochs": "many"}})],
 )
 def test_damaged_settings_are_named(run, content):
     records.write(run, build("reference"))
     (run.folder / records.SETTINGS).write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=r"settings\.json is not the record of a run"):
-        records.read(run.folder)
-
-
-def test_settings_of_the_wrong_type_are_named(run):
-    records.write(run, build("reference"))
-    path = run.folder / records.SETTINGS
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["settings"]["epochs"] = "many"
-    path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(UserError, match=r"settings\.json is not the record of a run"):
         records.read(run.folder)
 
