@@ -153,6 +153,7 @@ def chosen_settings(options: argparse.Namespace) -> Settings:
 def train(options: argparse.Namespace) -> None:
     """Trains what the options say. Raises UserError for options that do not fit."""
     settings = chosen_settings(options)
+    utils.new_network(settings.model)  # Refuses an unknown name before the data is loaded.
     data = load(options.dataset, options.data_dir)
     settings = replace(settings, dataset=data.name)
     utils.fit(
