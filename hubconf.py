@@ -1,6 +1,6 @@
 """The networks for any program, through torch.hub: torch.hub.load("YOUR_NAME/S9", "best", pretrained=True)
 
-reference, best, dilated, fast, gated   the networks of model.py; the weights come with the repository
+reference, best, dilated, fast   the networks of model.py; the weights come with the repository
 transform                               turns a Pillow image into an input of the networks
 classes                                 the names of the ten classes of the pretrained networks
 """
@@ -47,11 +47,6 @@ def dilated(pretrained: bool = False, classes: int = 10) -> nn.Module:
 def fast(pretrained: bool = False, classes: int = 10) -> nn.Module:
     """The network with the shortest training, 494,368 parameters; arguments as for `reference`."""
     return _network("fast", pretrained, classes)
-
-
-def gated(pretrained: bool = False, classes: int = 10) -> nn.Module:
-    """A candidate for `best`, with gated units; arguments as for `reference`."""
-    return _network("gated", pretrained, classes)
 
 
 def transform() -> typing.Any:

@@ -15,7 +15,6 @@ __all__ = [
     "BestNet",
     "DilatedNet",
     "FastNet",
-    "GatedNet",
     "S9Net",
     "build",
     "count_parameters",
@@ -161,32 +160,6 @@ class SeparableUnit(nn.Module):
         return features + result if self.residual else result
 
 
-class GatedUnit(nn.Module):
-    """A depthwise 3x3 convolution, BatchNorm, 1x1 to twice the channels, one half gating the other, 1x1 back.
-
-    The gate is SiLU (Shazeer, 2020, https://arxiv.org/abs/2002.05202). The input is added, cropped to the
-    result's size. dilation, padding: of the depthwise convolution.
-    """
-
-    def __init__(self, channels: int, dilation: int = 1, padding: int = 1) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(
-            channels, channels, 3, padding=padding, dilation=dilation, groups=channels, bias=False
-        )
-        self.norm = nn.BatchNorm2d(channels)
-        self.pointwise = nn.Conv2d(channels, 2 * channels, 1, bias=False)
-        self.activation = nn.SiLU()
-        self.projection = nn.Conv2d(channels, channels, 1, bias=False)
-        self.projection_norm = nn.BatchNorm2d(channels)
-        self.crop = dilation - padding
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Of a map (batch, channels, height, width), one of as many channels."""
-        gate, values = self.pointwise(self.norm(self.depthwise(features))).chunk(2, dim=1)
-        result = self.projection_norm(self.projection(self.activation(gate) * values))
-        return F.pad(features, [-self.crop] * 4) + result
-
-
 def output(channels: int, classes: int) -> nn.Sequential:
     """The global average over a map of any size, and the classifier."""
     return nn.Sequential(
@@ -229,37 +202,6 @@ class BestNet(nn.Module):
             SeparableUnit(64, 72),
         )
         self.O = output(72, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of normalised images (batch, 3, height, width)."""
-        features = self.C4(self.C3(self.C2(self.C1(images))))
-        return self.O(features).flatten(1)
-
-
-class GatedNet(nn.Module):
-    """C1 C2 C3 C4 O like BestNet, but with gated units where the map is small; 198,864 parameters."""
-
-    def __init__(self, classes: int = 10) -> None:
-        super().__init__()
-        self.C1 = nn.Sequential(
-            ResidualUnit(3, 16, nn.SiLU),
-            ResidualUnit(16, 16, nn.SiLU),
-            ResidualUnit(16, 32, nn.SiLU, dilation=2),
-        )
-        self.C2 = nn.Sequential(
-            ResidualUnit(32, 32, nn.SiLU),
-            ResidualUnit(32, 32, nn.SiLU, dilation=2, padding=2),
-            ResidualUnit(32, 88, nn.SiLU, stride=2),
-        )
-        self.C3 = nn.Sequential(GatedUnit(88), GatedUnit(88), GatedUnit(88, dilation=2))
-        self.C4 = nn.Sequential(GatedUnit(88), GatedUnit(88), GatedUnit(88))
-        self.O = nn.Sequential(
-            OrderedDict(
-                norm=nn.BatchNorm2d(88),
-                global_average=nn.AdaptiveAvgPool2d(1),
-                classifier=classifier(88, classes),
-            )
-        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, classes) of normalised images (batch, 3, height, width)."""
@@ -346,7 +288,7 @@ class FastNet(nn.Module):
         convolution.weight.requires_grad_(False)
 
 
-NETWORKS = {"reference": S9Net, "best": BestNet, "dilated": DilatedNet, "fast": FastNet, "gated": GatedNet}
+NETWORKS = {"reference": S9Net, "best": BestNet, "dilated": DilatedNet, "fast": FastNet}
 
 
 def build(name: str, classes: int = 10) -> nn.Module:

@@ -107,18 +107,6 @@ PRESETS = {
         augmentation=0.1,
         first_size=16,
     ),
-    "gated": Settings(
-        model="gated",
-        epochs=72,
-        batch_size=256,
-        learning_rate=0.2,
-        bias_rate=4,
-        muon_rate=0.03,
-        weight_decay=5e-4,
-        augmentation=0.5,
-        shift=0.125,
-        first_size=20,
-    ),
 }
 """Network and recipe together, by name."""
 
