@@ -64,7 +64,7 @@ def test_a_folder_that_holds_part_of_a_run_is_not_claimed(tmp_path, name):
 
 def test_only_a_run_of_the_same_settings_is_resumed(run):
     records.write(run, build("reference"))
-    with pytest.raises(UserError, match="nothing to resume in .*it holds no checkpoint"):
+    with pytest.raises(UserError, match=r"nothing to resume in .*: it holds no checkpoint"):
         records.run_to_resume(run.settings, run.folder)
     (run.folder / records.CHECKPOINT).touch()
     (run.folder / ".log.txt-7-tmp").touch()  # of a process that was killed while it wrote
