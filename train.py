@@ -1,4 +1,4 @@
-"""Trains a network from the command line, or evaluates one that was trained: the notebook's very same calls.
+"""Trains a network from the command line, or evaluates a trained one, by the same calls as the notebook.
 
 python train.py --preset fast
 python train.py --preset reference --epochs 30 --out runs/mine
@@ -9,7 +9,7 @@ import argparse
 import os
 import shlex
 import sys
-from dataclasses import fields, replace
+from dataclasses import Field, fields, replace
 from pathlib import Path
 
 import torch
@@ -21,15 +21,15 @@ from s9 import records
 from s9.data.sources import DATASETS, load
 from s9.engine import hardware
 from s9.errors import CommandParser, Interrupted, RunError, UserError
-from s9.settings import PRESETS, Settings, preset
+from s9.settings import PRESETS, Settings, option, preset
 
 FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
-"""Of those that `accelerate launch` may have started; the others hold their tongue."""
+"""Whether this is the first process of `accelerate launch`, or the only one; only the first prints."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command; ends with exit code 2 after one line about a user's mistake, with 1 after one about a
-    run that failed, and with 130 after Ctrl-C, once all is kept and the command that goes on is printed."""
+    """Runs the command. Exit codes: 2 for a user's mistake and 1 for a run that failed, each with one line;
+    130 after Ctrl-C, once everything is saved and the command that resumes the run is printed."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
@@ -60,71 +60,46 @@ def resume_command(arguments: list[str], folder: Path) -> str:
 
 
 def make_parser() -> CommandParser:
-    """The command line; what it leaves open is the preset's."""
+    """The parser of the command line. The options for Settings are made from its fields."""
     parser = CommandParser(
         prog="train.py",
         description="Train a network of model.py, testing it after every epoch, or evaluate a finished run.",
-        epilog="What a run folder holds is told at the top of records.py.",
+        epilog="The docstring of s9/records.py lists the files of a run folder.",
     )
     what = parser.add_argument_group("what to train")
     what.add_argument(
         "--preset",
-        default="reference",
-        help=f"network and settings together, one of {', '.join(PRESETS)} (%(default)s); the options below "
-        "change single ones",
+        help=f"recipe: one of {', '.join(PRESETS)}; default: that of the model's name, else reference. "
+        "The options below change single settings of it",
     )
-    what.add_argument("--model", help=f"one of {', '.join(NETWORKS)}; default: the preset's")
+    what.add_argument("--model", help=f"network: one of {', '.join(NETWORKS)}; default: the preset's")
     what.add_argument(
         "--dataset",
         default="auto",
-        help=f"one of {', '.join(DATASETS)}; auto, the default, is cifar10 where it can be had, else digits, "
-        "and says so",
+        help=f"one of {', '.join(DATASETS)}; auto (default) uses cifar10 if it is available, else digits",
     )
     what.add_argument(
         "--data-dir",
         metavar="DIR",
-        help="folder that holds CIFAR-10 (cifar-10-batches-py, or two parquet files); default: the variable "
-        "CIFAR10_DIR of the environment, else it is downloaded once",
+        help="folder with CIFAR-10 (cifar-10-batches-py or two parquet files); default: the environment "
+        "variable CIFAR10_DIR, else it is downloaded once",
     )
-    what.add_argument(
-        "--validation",
-        action="store_true",
-        default=None,
-        help="hold out the last 5,000 training images and test on them: for choices",
-    )
-    how = parser.add_argument_group("how")
-    for name, kind, text in (
-        ("epochs", int, "passes over the training set; the schedule spans them all"),
-        ("batch_size", int, "images a step"),
-        ("learning_rate", float, "peak of the one-cycle schedule"),
-        ("bias_rate", float, "learning rate of the biases, in units of the kernels'"),
-        ("muon_rate", float, "learning rate of Muon, for the kernels in front of a norm; 0: all by SGD"),
-        ("weight_decay", float, "on kernels, not on norms"),
-        ("label_smoothing", float, "0 to 1"),
-        ("augmentation", float, "probability of ShiftScaleRotate and of CoarseDropout, each"),
-        ("shift", float, "farthest that ShiftScaleRotate moves an image, in parts of its side"),
-        ("first_size", int, "side of the first epochs' training images, which grow to 32 pixels"),
-        ("seed", int, "decides the first weights, the order and the augmentations"),
-    ):
-        values = ", ".join(f"{preset} {getattr(settings, name)}" for preset, settings in PRESETS.items())
-        how.add_argument(
-            "--" + name.replace("_", "-"),
-            type=kind,
-            metavar="N" if kind is int else "X",
-            help=f"{text}; default: {values}",
-        )
+    how = parser.add_argument_group("settings")
+    for setting in fields(Settings):
+        if setting.name not in ("model", "dataset"):
+            _add_option(how, setting)
     where = parser.add_argument_group("where")
     where.add_argument("--device", default="auto", help=f"one of {', '.join(hardware.DEVICES)} (%(default)s)")
     where.add_argument(
         "--precision",
         default="auto",
-        help=f"of training: auto, the default, is the fastest here; or {', '.join(hardware.PRECISIONS)}",
+        help=f"of training: auto (default) uses the fastest here; or {', '.join(hardware.PRECISIONS)}",
     )
     where.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="processes that augment; default: beside a GPU one fewer than there are cores, else none",
+        help="processes that augment; default: with a GPU one fewer than there are cores, else 0",
     )
     where.add_argument(
         "--out", type=Path, metavar="DIR", help="run folder; default: the next free runs/MODEL-DATASET-N"
@@ -135,27 +110,47 @@ def make_parser() -> CommandParser:
         help="continue the run in --out; without --out, the one saved last in runs/",
     )
     where.add_argument(
-        "--evaluate", type=Path, metavar="RUN", help="train nothing: test the weights of this run folder"
+        "--evaluate", type=Path, metavar="RUN", help="test the weights of this run folder, without training"
     )
     return parser
 
 
-def chosen_settings(options: argparse.Namespace) -> Settings:
-    """The preset's settings with the changes that the options name; UserError for what makes no sense."""
+def _add_option(group: argparse._ArgumentGroup, setting: Field) -> None:
+    """Adds the option of a field of Settings; None if it is not given."""
+    kind, text = type(setting.default), setting.metadata["help"]
+    if kind is bool:
+        group.add_argument(option(setting.name), action="store_true", default=None, help=text)
+        return
+    values = {name: getattr(settings, setting.name) for name, settings in PRESETS.items()}
+    default = ", ".join(f"{name} {value}" for name, value in values.items())
+    if len(set(values.values())) == 1:
+        default = setting.default
+    metavar = "N" if kind is int else "X"
+    group.add_argument(option(setting.name), type=kind, metavar=metavar, help=f"{text}; default: {default}")
+
+
+def chosen_settings(options: argparse.Namespace) -> tuple[str, Settings]:
+    """The name of the preset, and its settings with the changes that the options name.
+
+    Raises UserError for an unknown preset and for values outside of their range.
+    """
+    name = options.preset or (options.model if options.model in PRESETS else "reference")
     changes = {
-        field.name: getattr(options, field.name)
-        for field in fields(Settings)
-        if field.name != "dataset" and getattr(options, field.name) is not None
+        setting.name: getattr(options, setting.name)
+        for setting in fields(Settings)
+        if setting.name != "dataset" and getattr(options, setting.name) is not None
     }
-    return replace(preset(options.preset), **changes)
+    return name, replace(preset(name), **changes)
 
 
 def train(options: argparse.Namespace) -> None:
-    """Trains what the options say. Raises UserError for options that do not fit."""
-    settings = chosen_settings(options)
+    """Trains as the options say. Raises UserError for options that do not fit together."""
+    recipe, settings = chosen_settings(options)
     utils.new_network(settings.model)  # Refuses an unknown name before the data is loaded.
     data = load(options.dataset, options.data_dir)
     settings = replace(settings, dataset=data.name)
+    if FIRST_PROCESS:
+        print(f"Recipe: preset {recipe}", flush=True)
     utils.fit(
         settings,
         data,
@@ -168,7 +163,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.Scores:
-    """Tests a run's weights on the set that its history was made with, in float32, and prints the result."""
+    """Tests a run's weights in float32, on the test or validation set of its history; prints the scores."""
     run = records.read(folder)
     data = load(run.settings.dataset, data_dir)
     network = utils.trained_network(run, data)

@@ -15,7 +15,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch import nn
 
 from s9 import files
 from s9.errors import UserError, how_to_resume
-from s9.settings import Settings
+from s9.settings import Settings, from_record
 
 SETTINGS, HISTORY, LOG, WEIGHTS, CHECKPOINT = (
     "settings.json",
@@ -288,11 +288,7 @@ def _read_settings(folder: Path) -> tuple[Settings, dict]:
     path = folder / SETTINGS
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        known = {field.name for field in fields(Settings)}
-        settings = facts.pop("settings")
-        if set(settings) != known:
-            raise ValueError(f"it must name {', '.join(sorted(known))}")
-        return Settings(**settings), facts
+        return from_record(facts.pop("settings")), facts
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not the record of a run ({error}): name the folder of one") from error
 

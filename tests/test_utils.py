@@ -365,12 +365,12 @@ def test_bfloat16_is_for_cpus_that_have_instructions_for_it(
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "epochs"), [(True, False, 24), (False, True, 24), (False, False, 12)]
+    ("cuda", "mps", "device"), [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")]
 )
-def test_a_short_run_is_shorter_without_a_gpu(monkeypatch, cuda, mps, epochs):
+def test_auto_uses_a_gpu_if_there_is_one(monkeypatch, cuda, mps, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert hardware.short_run() == epochs
+    assert hardware.default_device() == device
 
 
 @pytest.mark.parametrize(("name", "epochs", "least"), [("notebook", 12, 85), ("short", 24, 90)])

@@ -21,6 +21,7 @@ import torch
 from s9.errors import UserError
 from s9.files import replace
 from s9.records import CHECKPOINT
+from s9.settings import Settings, from_record
 
 PREVIOUS = "checkpoint-previous.pt"
 MARK = b"S9 checkpoint, SHA-256 "
@@ -48,8 +49,8 @@ def existing(folder: Path) -> list[Path]:
     return [path for path in (folder / CHECKPOINT, folder / PREVIOUS) if path.exists()]
 
 
-def load(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The newest good checkpoint of a run of these settings, which must equal state["settings"].
+def load(folder: Path, settings: Settings) -> dict[str, Any]:
+    """The newest good checkpoint of a run of these settings, which must equal those in state["settings"].
 
     If it is damaged or foreign, prints a line that names it and uses the previous one.
     Raises UserError if there is no good one.
@@ -74,7 +75,7 @@ class _Bad(Exception):
     """A checkpoint cannot be used; the message is the reason."""
 
 
-def _read(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def _read(path: Path, settings: Settings) -> dict[str, Any]:
     try:
         head, _, payload = path.read_bytes().partition(b"\n")
     except OSError as error:
@@ -87,9 +88,12 @@ def _read(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:  # Made by hand, with a correct checksum.
         raise _Bad("it holds more than tensors and plain values") from error
-    if not isinstance(state, dict) or state.get("settings") != settings:
-        raise _Bad("it is of a run with other settings")
-    return state
+    try:
+        if from_record(state["settings"]) == settings:
+            return state
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        raise _Bad("it does not hold the settings of a run") from error
+    raise _Bad("it is of a run with other settings")
 
 
 def _sync(folder: Path) -> None:

@@ -16,8 +16,8 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 def make_optimizer(network: nn.Module, settings: Settings, steps: int) -> tuple[SGD, OneCycleLR]:
     """SGD with Nesterov momentum on a one-cycle schedule (Smith & Topin, 2018, https://arxiv.org/abs/1708.07120).
 
-    The learning rate rises linearly for a fifth of the steps, then falls linearly to almost zero. Biases and
-    norms have no weight decay, which would only shrink their scale (He et al., 2018,
+    The learning rate rises linearly for settings.rise of the steps, then falls linearly to almost zero.
+    Biases and norms have no weight decay, which would only shrink their scale (He et al., 2018,
     https://arxiv.org/abs/1812.01187). The learning rate of biases is settings.bias_rate times that of
     kernels: in short runs biases lag behind (Page, 2019, https://github.com/davidcpage/cifar10-fast).
     If settings.muon_rate is above 0, Muon trains the kernels that _dense_kernels() lists, at that rate.
@@ -46,7 +46,7 @@ def make_optimizer(network: nn.Module, settings: Settings, steps: int) -> tuple[
         optimizer,
         [group["lr"] for group in groups],
         total_steps=max(steps, 2),
-        pct_start=0.2,
+        pct_start=settings.rise,
         anneal_strategy="linear",
         cycle_momentum=False,
         final_div_factor=1e4,

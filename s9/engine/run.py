@@ -75,7 +75,7 @@ class RunState:
         Raises UserError if no checkpoint is usable or if it does not fit the parts.
         """
         with self.accelerator.main_process_first():  # It moves a damaged checkpoint out of the way.
-            state = checkpoint.load(self.run.folder, asdict(self.run.settings))
+            state = checkpoint.load(self.run.folder, self.run.settings)
         try:
             history = [Epoch(*row) for row in state["history"]]
             facts = records.continued(state["facts"], self.run.facts, len(history) + 1)

@@ -1,19 +1,22 @@
+import json
 import os
 import random
+import signal
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import long_tests, tried
-from small import AS_IF_NEVER_STOPPED, evidence, fit_small, fork_server, goes_on
+from small import AS_IF_NEVER_STOPPED, SETTINGS, evidence, fit_small, fork_server, goes_on
 
 from s9 import records
 from s9.engine import checkpoint
-from s9.errors import UserError
+from s9.errors import Interrupted, UserError
 
-STATE = {"settings": {"seed": 0}, "number": 0}
+STATE = {"settings": asdict(SETTINGS), "number": 0}
 
 
 def state(number):
@@ -21,7 +24,7 @@ def state(number):
 
 
 def load(folder):
-    return checkpoint.load(folder, STATE["settings"])
+    return checkpoint.load(folder, SETTINGS)
 
 
 def test_the_newest_state_comes_back_and_the_one_before_is_kept(tmp_path):
@@ -54,7 +57,7 @@ def test_a_bad_checkpoint_is_named_and_the_previous_one_takes_its_place(tmp_path
     path = tmp_path / records.CHECKPOINT
     content = damaged(path.read_bytes(), way)
     if content is None:
-        checkpoint.save(tmp_path / "..", {**state(7), "settings": {"seed": 1}})
+        checkpoint.save(tmp_path / "..", {**state(7), "settings": asdict(replace(SETTINGS, seed=1))})
         content = (tmp_path / ".." / records.CHECKPOINT).read_bytes()
     path.write_bytes(content)
     assert load(tmp_path)["number"] == 0
@@ -190,3 +193,19 @@ def test_a_resumed_run_tells_where_else_it_ran(tmp_path, monkeypatch):
     assert resumed == facts | {"resumed": [stretch]}
     fit_small(tmp_path / "run", resume=True)
     assert records.read(tmp_path / "run").facts == resumed
+
+
+def test_a_checkpoint_from_before_a_setting_was_added_is_resumed(tmp_path):
+    fit_small(tmp_path / "whole")
+    stopped = tmp_path / "stopped"
+    with pytest.raises(Interrupted):
+        fit_small(stopped, after_epoch=lambda history: signal.raise_signal(signal.SIGINT))
+    state = checkpoint.load(stopped, SETTINGS)
+    for name in ("rise", "full_size"):
+        del state["settings"][name]
+    checkpoint.save(stopped, state)
+    record = json.loads((stopped / records.SETTINGS).read_text())
+    record["settings"] = state["settings"]
+    (stopped / records.SETTINGS).write_text(json.dumps(record))
+    fit_small(stopped, resume=True)
+    assert evidence(stopped) == evidence(tmp_path / "whole")

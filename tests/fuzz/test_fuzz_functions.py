@@ -63,7 +63,7 @@ def test_settings_of_another_kind(name, value):
 def test_text_that_is_no_whole_number(text):
     assume(not isinstance(text, int) or isinstance(text, bool))
     assume(not (isinstance(text, str) and text.strip().replace("_", "").lstrip("+-").isdecimal()))
-    assert "EPOCHS=" in assert_user_error(whole_number, text, "EPOCHS")
+    assert "EPOCHS must be" in assert_user_error(whole_number, text, "EPOCHS")
 
 
 @bad_inputs(40)

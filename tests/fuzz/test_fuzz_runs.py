@@ -71,7 +71,6 @@ SENSELESS = {
     "shift": st.floats(max_value=-0.1) | st.floats(1.1) | st.just(float("nan")),
     "first_size": st.integers(max_value=7) | st.integers(33),
     "seed": st.integers(max_value=-1) | st.integers(2**63),
-    "dataset": WORDS.filter(lambda word: word not in ("cifar10", "digits")) | st.just("auto"),
 }
 KINDS = {field.name: getattr(field.type, "__name__", field.type) for field in dataclasses.fields(Settings)}
 
