@@ -1,19 +1,23 @@
 """The assignment's dataset: the augmentations, the Dataset that applies them, the loaders.
 
-The arrays come from s9/data/sources.py: uint8 images (n, 32, 32, 3) and int64 labels (n,).
+An image passes four files: the arrays of s9/data/sources.py, uint8 (n, 32, 32, 3), are drawn in batches
+(s9/data/batches.py), augmented by the Dataset below (s9/data/augment.py), and normalised and resized on the
+device (s9/data/device_loader.py).
 """
 
 import os
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from s9.data.augment import A, ToTensorV2, augment, reseed
+from s9.data.augment import A, ToTensorV2, augment, check_transform, reseed
+from s9.data.batches import Batch, Batches
 from s9.data.cifar10 import CLASSES, MEAN, STD
 from s9.data.device_loader import Loader
 from s9.data.sources import DATASETS, Data, load
@@ -34,7 +38,7 @@ __all__ = [
 
 TEST_BATCH_SIZE = 250
 MOST_WORKERS = 256
-"""More is a slip of the keyboard, which would bring the machine down."""
+"""More would be a typing error that brings the machine down."""
 
 
 def train_transform(
@@ -45,74 +49,42 @@ def train_transform(
 ) -> A.Compose:
     """The assignment's three augmentations, then Normalize and ToTensorV2; takes a uint8 image (32, 32, 3).
 
+    mean, std: of the training set, per channel, in 0..1. CoarseDropout fills its hole with the mean.
     probability: of ShiftScaleRotate and of CoarseDropout, each, in 0..1.
-    shift: the farthest to each side, in parts of the side, in 0..1. Albumentations cuts it to whole pixels,
-    towards 0: 1/16 of 32 pixels means -1, 0 or 1, and 0 half the time; 1/8 means -3 to 3.
-    mean, std: the training set's, per channel, in 0..1. The hole is filled with the mean in the image's own
-    range, 0..255, rounded: Albumentations would cut the fraction off, and would take 0.49 for black.
+    shift: the largest shift in each direction, as a fraction of the side, in 0..1. Albumentations truncates
+    it to whole pixels: 1/16 of 32 pixels gives -1, 0 or 1, and 0 half the time; 1/8 gives -3 to 3.
 
     Raises UserError for values out of these ranges.
     """
     to_tensor = test_transform(mean, std).transforms
-    hole = (16, 16)
-    fill = tuple(round(255 * channel) for channel in mean)
-    return A.Compose(
-        [
-            A.HorizontalFlip(p=0.5),
-            _shift_scale_rotate(probability, shift),
-            A.CoarseDropout(
-                num_holes_range=(1, 1),
-                hole_height_range=hole,
-                hole_width_range=hole,
-                fill=fill,
-                fill_mask=None,
-                p=probability,
-            ),
-            *to_tensor,
-        ]
-    )
-
-
-def _shift_scale_rotate(probability: float, shift: float) -> A.ShiftScaleRotate:
     for name, value in (("probability", probability), ("shift", shift)):
         if not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise UserError(f"augmentation {name} {value!r} makes no sense: give one in 0..1")
+            raise UserError(f"augmentation {name} must be in 0..1, got {value!r}")
     with warnings.catch_warnings():  # Albumentations 2 notes that Affine can do this too.
         warnings.filterwarnings("ignore", message="ShiftScaleRotate is a special case of Affine")
-        return A.ShiftScaleRotate(
+        shift_scale_rotate = A.ShiftScaleRotate(
             shift_limit=shift,
             scale_limit=0.1,
             rotate_limit=15,
             border_mode=cv2.BORDER_REFLECT_101,
             p=probability,
         )
-
-
-def augmentations_alone(
-    mean: Sequence[float] = MEAN, seed: int = 0, probability: float = 0.5, shift: float = 0.0625
-) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """To look at: by name, what train_transform does to a uint8 image, still uint8 (32, 32, 3) after it.
-
-    Nothing; each augmentation alone and always; all as in training (probability, shift: see
-    train_transform).
-
-    Raises UserError for a mean out of 0..1 or a seed below 0.
-    """
-    together = A.Compose(train_transform(mean, probability=probability, shift=shift).transforms[:-2])
-    examples: dict[str, A.Compose] = {"Original": A.Compose([])}
-    for step in train_transform(mean, shift=shift).transforms[:-2]:
-        step.p = 1.0
-        examples[type(step).__name__] = A.Compose([step])
-    examples["All, as in training"] = together
-    for transform in examples.values():
-        reseed(transform, seed)
-    return {name: lambda image, t=transform: t(image=image)["image"] for name, transform in examples.items()}
+    coarse_dropout = A.CoarseDropout(
+        num_holes_range=(1, 1),
+        hole_height_range=(16, 16),
+        hole_width_range=(16, 16),
+        # In the image's own range: Albumentations would truncate fractions, and take 0.49 for black.
+        fill=tuple(round(255 * channel) for channel in mean),
+        fill_mask=None,
+        p=probability,
+    )
+    return A.Compose([A.HorizontalFlip(p=0.5), shift_scale_rotate, coarse_dropout, *to_tensor])
 
 
 def test_transform(mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> A.Compose:
     """Normalize and ToTensorV2 alone: a uint8 image (32, 32, 3) becomes a float32 tensor (3, 32, 32).
 
-    Raises UserError for a mean or a deviation that is not three numbers in 0..1, the latter above 0.
+    Raises UserError unless mean and std are three numbers in 0..1 each, those of std above 0.
     """
     for name, channels in (("mean", mean), ("std", std)):
         try:
@@ -120,57 +92,40 @@ def test_transform(mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> 
         except TypeError:
             fits = False
         if not fits or (name == "std" and 0 in channels):
-            raise UserError(f"{name} {channels!r} makes no sense: give three numbers in 0..1, one a channel")
+            raise UserError(f"{name} must be three numbers in 0..1 (std above 0), got {channels!r}")
     return A.Compose([A.Normalize(mean=tuple(mean), std=tuple(std)), ToTensorV2()])
 
 
 test_transform.__test__ = False  # Its name is the assignment's; pytest must not take it for a test.
 
 
-class Batch(NamedTuple):
-    """What a worker is asked for: some images, and the seed of all that is random about them."""
+def augmentations_alone(
+    mean: Sequence[float] = MEAN, seed: int = 0, probability: float = 0.5, shift: float = 0.0625
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """The augmentations for a figure: name -> function of a uint8 image (32, 32, 3) that returns the same.
 
-    seed: int
-    indices: list[int]
-
-
-class Batches:
-    """A sampler of whole batches whose every random choice follows from (seed, epoch, batch number).
-
-    So the workers, however many, and a resumed run see the very same images as a single process would, and
-    no two batches share random numbers. Albumentations 2 left alone does otherwise: its generators are copied
-    into every worker, which then all augment alike, and alike again in the next epoch.
+    The original; each augmentation alone, with probability 1; all together as in training. The arguments are
+    those of train_transform. Raises UserError for a mean out of 0..1 or a seed below 0.
     """
-
-    def __init__(self, count: int, batch_size: int, seed: int, shuffle: bool) -> None:
-        self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
-        self.epoch = self.first = 0
-
-    def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
-
-    def size(self, number: int) -> int:
-        """Images in a batch, by its number from 0: the last one holds what is left."""
-        return min(self.batch_size, self.count - number * self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        order = np.arange(self.count)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        for number in range(self.first, len(self)):
-            sequence = np.random.SeedSequence([self.seed, self.epoch, number])
-            indices = order[number * self.batch_size :][: self.batch_size]
-            yield Batch(int(sequence.generate_state(1, np.uint64)[0]), indices.tolist())
+    examples: dict[str, A.Compose] = {"Original": A.Compose([])}
+    for step in train_transform(mean, shift=shift).transforms[:-2]:
+        step.p = 1.0
+        examples[type(step).__name__] = A.Compose([step])
+    training = train_transform(mean, probability=probability, shift=shift)
+    examples["All, as in training"] = A.Compose(training.transforms[:-2])
+    for transform in examples.values():
+        reseed(transform, seed)
+    return {name: lambda image, t=transform: t(image=image)["image"] for name, transform in examples.items()}
 
 
 class Images(Dataset):
-    """Arrays behind a transform: `images[batch]` is uint8 (n, 32, 32, 3) and int64 (n,), not yet normalised.
+    """Images behind a transform: `images[batch]` is uint8 (n, height, width, 3) and int64 (n,), augmented.
 
-    They are held as tensors, which reach a worker as shared memory however it is started, and given as
-    arrays, which come back from one in half the time.
+    images: uint8 (count, height, width, 3), labels: integers (count,); in any memory layout.
+    process, processes: every processes-th image of a batch is returned, from the process-th on. The whole
+    batch is augmented all the same, so that an image comes out alike however many processes there are.
 
-    Of several processes, each takes every so many-th image of a batch. All of them augment all of it, so that
-    an image is changed in the same way however many processes there are.
+    Raises UserError for other shapes or types.
     """
 
     def __init__(
@@ -181,27 +136,53 @@ class Images(Dataset):
         process: int = 0,
         processes: int = 1,
     ) -> None:
-        self.images, self.labels = torch.from_numpy(images), torch.from_numpy(labels)
-        self.transform = transform
-        self.own = slice(process, None, processes)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise UserError(f"images must be uint8 (n, height, width, 3), got {images.dtype} {images.shape}")
+        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+            raise UserError(f"labels must be {len(images)} integers, got {labels.dtype} {labels.shape}")
+        # OpenCV cannot change a transposed view in place.
+        self.images, self.labels = np.ascontiguousarray(images), np.ascontiguousarray(labels, np.int64)
+        self.transform, self.own = transform, slice(process, None, processes)
+        self.folder: tempfile.TemporaryDirectory | None = None
 
     def __getitem__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = self.images[batch.indices].numpy(), self.labels[batch.indices].numpy()
+        images, labels = self.images[batch.indices], self.labels[batch.indices]
         if self.transform is not None:
             reseed(self.transform, batch.seed)
             augment(images, self.transform)
         return images[self.own], labels[self.own]
 
+    def __getstate__(self) -> dict:
+        """For workers started by spawn or forkserver: all of them map one temporary file of the images.
+
+        Not through shared memory, of which Docker gives a container 64 MB. Raises UserError if the file
+        cannot be written.
+        """
+        try:
+            if self.folder is None:
+                self.folder = tempfile.TemporaryDirectory(prefix="s9-", ignore_cleanup_errors=True)
+                np.save(Path(self.folder.name) / "images.npy", self.images)
+        except OSError as error:
+            raise UserError(
+                f"{tempfile.gettempdir()} cannot hold the workers' images ({error.strerror}): "
+                "set TMPDIR to another folder, or use 0 workers"
+            ) from error
+        return {**vars(self), "images": Path(self.folder.name) / "images.npy", "folder": None}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self.images = np.asarray(np.load(state["images"], mmap_mode="r"))
+
 
 def as_fetched(batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The collation of batches that are whole already: none."""
+    """The collate function of batches that are whole already: it returns them unchanged."""
     return batch
 
 
 def default_workers(device: torch.device) -> int:
-    """Processes that augment: beside a GPU, all but one of the cores this process may use, 1 to 8 of them.
+    """Number of worker processes for a device: 0 for the CPU, whose cores the network needs for itself.
 
-    None where the CPU itself trains: there a worker only takes from the cores that the network computes on.
+    For a GPU, one less than the cores that this process may use, at least 1 and at most 8.
     """
     if device.type == "cpu":
         return 0
@@ -219,14 +200,15 @@ def loaders(
     process: int = 0,
     processes: int = 1,
 ) -> tuple[Loader, Loader]:
-    """Loader of the augmented, shuffled training set, and of the test set as it is, in its order.
+    """Loader of the shuffled, augmented training set, and loader of the test set in its own order.
 
-    batch_size: images a training batch, at least 1; the last batch of an epoch holds what is left.
-    workers: processes that augment, 0 for none, at most MOST_WORKERS, None for default_workers().
-    device: where the images go. transform: of the training images; None for dataset.train_transform.
-    process, processes: which one of how many asks; each gets its own part of every batch.
+    batch_size: training images in a batch, at least 1; the last batch of an epoch is smaller if need be.
+    workers: processes that augment, 0..MOST_WORKERS; None for default_workers(device).
+    device: where the batches go. transform: of the training images, see check_transform; None for
+    train_transform(data.mean, data.std).
+    process, processes: which part of every batch to return, see Images.
 
-    Raises UserError for sizes, a seed or a device that make no sense.
+    Raises UserError for arguments out of range, an unknown device, and unfit data or transforms.
     """
     try:
         device = torch.device(device)
@@ -235,27 +217,30 @@ def loaders(
         raise UserError(f"device {device!s} is unknown or not there: give another, such as cpu") from error
     workers = default_workers(device) if workers is None else workers
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise UserError(f"batch size {batch_size!r} makes no sense: give 1 or more")
+        raise UserError(f"batch size must be at least 1, got {batch_size!r}")
     if not isinstance(workers, int) or not 0 <= workers <= MOST_WORKERS:
-        raise UserError(f"{workers!r} workers make no sense: give 0 (none) to {MOST_WORKERS}")
+        raise UserError(f"workers must be in 0..{MOST_WORKERS}, got {workers!r}")
     if not isinstance(seed, int) or seed < 0:
-        raise UserError(f"seed {seed!r} makes no sense: give a whole number, 0 or more")
+        raise UserError(f"seed must be a whole number, at least 0, got {seed!r}")
     left = len(data.train_images) % batch_size or batch_size
     if left < processes:
         raise UserError(
             f"an epoch's last batch has {left} images for {processes} processes: change --batch-size"
         )
-    transform = transform or train_transform(data.mean, data.std)
     part = {"process": process, "processes": processes}
+    transform = train_transform(data.mean, data.std) if transform is None else transform
+    train_images = Images(data.train_images, data.train_labels, transform, **part)
+    check_transform(transform, train_images.images[:1], data.mean, data.std)
     train = DataLoader(
-        Images(data.train_images, data.train_labels, transform, **part),
+        train_images,
         batch_size=None,
         sampler=Batches(len(data.train_images), batch_size, seed, shuffle=True),
         collate_fn=as_fetched,
         num_workers=workers,
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
-        # Else it draws from PyTorch's own numbers, more or fewer by `workers`, and shifts Dropout's.
+        # Otherwise it draws from PyTorch's default generator, as often as there are workers: Dropout would
+        # depend on their number.
         generator=torch.Generator(),
     )
     test = DataLoader(

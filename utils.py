@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import albumentations as A
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -181,6 +182,7 @@ def fit(
     precision: str = "auto",
     workers: int | None = None,
     after_epoch: Callable[[list[Epoch]], None] = lambda history: None,
+    transform: A.Compose | None = None,
 ) -> Trained:
     """Trains the network that the settings name, from its seed, and tests it after every epoch.
 
@@ -193,6 +195,8 @@ def fit(
     result is as if it had never stopped.
     device, precision: see make_accelerator. workers: see dataset.loaders.
     after_epoch: called in the main process with the history so far, once an epoch is saved.
+    transform: an Albumentations Compose for the training images in place of dataset.train_transform, see
+    check_transform; it overrides settings.augmentation and settings.shift, and the record holds it.
 
     Tests run in the precision of training, the last one in float32: it is the result. Several processes
     (accelerate launch) share each batch; the main process writes the folder.
@@ -207,7 +211,7 @@ def fit(
     if settings.validation:
         data = data.validation()
     network = _first_network(settings)
-    train_loader, test_loader = _loaders(settings, data, workers, accelerator)
+    train_loader, test_loader = _loaders(settings, data, workers, accelerator, transform)
     claim = records.run_to_resume if resume else records.create_run
     folder = on_main_process(accelerator, lambda: claim(settings, folder, Path(runs)))
 
@@ -215,7 +219,7 @@ def fit(
     # Values below 1e-38 do not matter here, and a CPU computes with them many times slower.
     torch.set_flush_denormal(True)
     if hasattr(network, "init_whitening"):  # The first layer is computed from the data.
-        images = torch.from_numpy(data.train_images[:WHITENING_IMAGES])
+        images = torch.from_numpy(np.ascontiguousarray(data.train_images[:WHITENING_IMAGES]))
         network.init_whitening(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))
     network.to(accelerator.device, memory_format=torch.channels_last)
     optimizer, scheduler = make_optimizer(network, settings, settings.epochs * len(train_loader))
@@ -224,6 +228,8 @@ def fit(
     prepared, optimizer = accelerator.prepare(nn.Sequential(network), optimizer)
 
     facts = records.collect_facts(data.facts(), accelerator.device, precision_of(accelerator), workers)
+    if transform is not None:
+        facts["transform"] = " ".join(repr(transform).split())
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
@@ -255,14 +261,18 @@ def _first_network(settings: Settings) -> nn.Module:
     return network
 
 
-def _loaders(settings: Settings, data: Data, workers: int, accelerator: Accelerator) -> tuple[Loader, Loader]:
+def _loaders(
+    settings: Settings, data: Data, workers: int, accelerator: Accelerator, transform: A.Compose | None
+) -> tuple[Loader, Loader]:
+    if transform is None:
+        transform = train_transform(data.mean, data.std, settings.augmentation, settings.shift)
     return loaders(
         data,
         settings.batch_size,
         settings.seed,
         workers,
         accelerator.device,
-        train_transform(data.mean, data.std, settings.augmentation, settings.shift),
+        transform,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
     )

@@ -202,9 +202,11 @@ def check_data(recorded: dict, given: dict) -> None:
 def continued(before: dict, now: dict, epoch: int) -> dict:
     """The facts of a run that is resumed in `epoch`: the first ones, and under "resumed" what has changed.
 
-    Raises UserError if the data is not the same.
+    Raises UserError if the data or the transform of the training images is not the same.
     """
     check_data(before["data"], now["data"])
+    if before.get("transform") != now.get("transform"):
+        raise UserError("the run began with another transform of the training images: pass the same one")
     resumed = before.get("resumed", [])
     latest = before | {key: value for stretch in resumed for key, value in stretch.items()}
     changed = {key: now[key] for key in SAME_HARDWARE_AND_CODE if now[key] != latest[key]}
@@ -306,7 +308,8 @@ def read(folder: Path) -> Run:
 def load_weights(folder: Path, network: nn.Module) -> None:
     """Loads a run's weights into `network`, which must be of the class that was trained.
 
-    Raises UserError, and leaves `network` unchanged, if the file is missing, damaged or of another network.
+    Raises UserError, and leaves `network` unchanged, if the file is missing, damaged, not finite
+    or of another network.
     """
     path = folder / WEIGHTS
     try:
@@ -322,4 +325,6 @@ def load_weights(folder: Path, network: nn.Module) -> None:
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if {name: tensor.shape for name, tensor in weights.items()} != expected:
         raise UserError(f"{path} holds the weights of another {needed} than the one here: {DAMAGED}")
+    if not all(tensor.float().isfinite().all() for tensor in weights.values()):
+        raise UserError(f"{path} holds weights that are not finite: {DAMAGED}")
     network.load_state_dict(weights)

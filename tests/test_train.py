@@ -79,7 +79,7 @@ def test_resume_needs_a_run(tmp_path, monkeypatch, refused):
         (["--epochs", "three"], "--epochs: invalid int value: 'three'"),
         (["--batch-size", "60000"], "--batch-size must be at most 50,000, got 60000"),
         (["--learning-rate", "nan"], "--learning-rate must be at least 1e-06, got nan"),
-        (["--workers", "-2", "--dataset", "digits"], "-2 workers make no sense"),
+        (["--workers", "-2", "--dataset", "digits"], "workers must be in 0..256, got -2"),
         (
             ["--model", "dilated", "--first-size", "16", "--dataset", "digits"],
             "--first-size 16 is too small for the model dilated",

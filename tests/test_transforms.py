@@ -11,8 +11,9 @@ from made_data import the_three
 from scipy.stats import binom, chi2
 
 import dataset
-from dataset import Batches, Images, augmentations_alone, train_transform
+from dataset import Images, augmentations_alone, train_transform
 from s9.data.augment import reseed
+from s9.data.batches import Batches
 from s9.data.cifar10 import MEAN, STD
 
 HOLE = (125, 123, 114)  # the mean colour of CIFAR-10's training set

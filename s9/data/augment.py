@@ -1,12 +1,12 @@
 """Albumentations on whole batches of bytes, in place.
 
-On a machine with few cores augmenting is the epoch: what Python does for a single image is kept to the
-sampling of its parameters, which stays Albumentations' own, and one OpenCV call for each change of pixels.
+On a machine with few cores the augmentation decides how long an epoch takes. Albumentations still samples
+every parameter; the pixels are changed by one OpenCV call each, without Albumentations' handling of targets.
 """
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 # Importing Albumentations would ask PyPI for a newer version, and warn wherever it gets no answer.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -18,34 +18,74 @@ from albumentations.pytorch import ToTensorV2
 
 from s9.errors import UserError
 
-cv2.setNumThreads(0)  # The images are tiny: OpenCV's own threads only get in the workers' way.
+cv2.setNumThreads(0)  # The images are tiny: OpenCV's threads would only compete with the workers.
 
 
 def reseed(transform: A.Compose, seed: int) -> None:
-    """Gives each transform of `transform` random numbers of its own, all drawn from `seed`.
+    """Gives each step of `transform` a generator of its own, seeded from `seed`.
 
-    `transform.set_random_seed(seed)` would hand every transform the same seed: they would then draw the same
-    numbers, and a flipped image would be a shifted and a holed one too.
+    `transform.set_random_seed(seed)` would give all steps the same seed: they would draw the same numbers, so
+    that a flipped image would always be shifted and have a hole too.
 
-    Raises UserError for a seed that is no whole number from 0.
+    Raises UserError for a seed that is not a whole number of at least 0.
     """
     if not isinstance(seed, int) or seed < 0:
-        raise UserError(f"seed {seed!r} makes no sense: give a whole number, 0 or more")
+        raise UserError(f"seed must be a whole number, at least 0, got {seed!r}")
     seeds = np.random.SeedSequence(seed).generate_state(len(transform.transforms), np.uint64)
     for step, own_seed in zip(transform.transforms, seeds.tolist(), strict=True):
         step.set_random_seed(own_seed)
 
 
 def augment(images: np.ndarray, transform: A.Compose) -> None:
-    """Does to each of the uint8 images (n, height, width, 3), in place, what `transform` would do to it.
+    """Applies `transform` to each of the uint8 images (n, height, width, 3), in place.
 
-    Normalize and ToTensorV2 are left to Loader. Whether and how an image is changed is drawn by the steps of
-    `transform` themselves, from their own random numbers; what costs most of the time in calling them, the
-    handling of targets around each change, is gone. A step of a kind that is not known here is just called.
+    Normalize and ToTensorV2 are left to the Loader. Each step samples its parameters in the order of the
+    images. If one of them is not in IN_PLACE, all are called as Albumentations does, image by image.
+
+    Raises UserError if an image comes out with another shape or type.
     """
+    steps = [step for step in transform.transforms if not isinstance(step, A.Normalize | ToTensorV2)]
+    if all(type(step) in IN_PLACE for step in steps) and not any(_many_holes(step) for step in steps):
+        for step in steps:
+            IN_PLACE[type(step)](step, images)
+        return
+    for image in images:
+        changed = image
+        for step in steps:
+            changed = step(image=changed)["image"]
+        if changed.shape != image.shape or changed.dtype != image.dtype:
+            raise UserError(
+                f"the transform must return uint8 {image.shape}, got {changed.dtype} {tuple(changed.shape)}"
+            )
+        image[:] = changed
+
+
+def check_transform(
+    transform: A.Compose, images: np.ndarray, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Raises UserError for a transform that the loaders cannot apply; tries it on copies of the images.
+
+    It must be an Albumentations Compose with p=1 of any steps that return uint8 images of the same shape.
+    Normalize and ToTensorV2 may follow as the last ones: the loader does their work on the device, so
+    Normalize must have the data's mean and std.
+    """
+    if not isinstance(transform, A.Compose) or transform.p != 1:
+        raise UserError(f"the transform must be an albumentations.Compose with p=1, got {transform!r:.80}")
+    last = [isinstance(step, A.Normalize | ToTensorV2) for step in transform.transforms]
+    if last != sorted(last):
+        raise UserError("Normalize and ToTensorV2 must be the last steps of the transform")
     for step in transform.transforms:
-        if not isinstance(step, A.Normalize | ToTensorV2):
-            IN_PLACE.get(type(step), _call)(step, images)
+        if isinstance(step, A.Normalize):
+            given, own = [*np.ravel(step.mean), *np.ravel(step.std)], [*mean, *std]
+            if step.normalization != "standard" or len(given) != len(own) or not np.allclose(given, own):
+                raise UserError(f"Normalize must have the data's mean {tuple(mean)} and std {tuple(std)}")
+    try:
+        augment(images.copy(), transform)
+    except UserError:
+        raise
+    except Exception as error:  # Each step has its own exceptions.
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"the transform fails on an image of the data ({reason}): change it") from error
 
 
 def _flip(step: A.HorizontalFlip, images: np.ndarray) -> None:
@@ -70,25 +110,23 @@ def _shift_scale_rotate(step: A.ShiftScaleRotate, images: np.ndarray) -> None:
             )
 
 
+def _many_holes(step: A.BasicTransform) -> bool:
+    return isinstance(step, A.CoarseDropout) and (
+        step.num_holes_range != (1, 1) or isinstance(step.fill, str)
+    )
+
+
 def _coarse_dropout(step: A.CoarseDropout, images: np.ndarray) -> None:
-    if step.num_holes_range != (1, 1) or isinstance(step.fill, str):
-        return _call(step, images)
     chosen = [image for image in images if step.should_apply()]
     if not chosen:
-        return None
-    # Its holes are drawn independently of each other: n holes for one image are one hole for each of n.
+        return
+    # Holes are sampled independently: n holes for one image are one hole for each of n images.
     many = copy.copy(step)
     many.num_holes_range = (len(chosen), len(chosen))
     holes = many.get_params_dependent_on_data({"shape": images.shape[1:3]}, {})["holes"]
     fill = np.array(step.fill, images.dtype)
     for image, (left, top, right, bottom) in zip(chosen, holes.tolist(), strict=True):
         image[top:bottom, left:right] = fill
-    return None
-
-
-def _call(step: A.BasicTransform, images: np.ndarray) -> None:
-    for image in images:
-        image[:] = step(image=image)["image"]
 
 
 IN_PLACE: dict[type, Callable[[A.BasicTransform, np.ndarray], None]] = {

@@ -17,7 +17,8 @@ from made_data import the_three
 from torch.utils.data import DataLoader, Dataset
 
 import dataset
-from dataset import Batches, Images, default_workers, loaders, train_transform
+from dataset import Images, default_workers, loaders, train_transform
+from s9.data.batches import Batches
 from s9.data.cifar10 import CLASSES, MEAN, STD
 from s9.data.sources import Data
 from s9.errors import UserError
