@@ -308,8 +308,8 @@ def read(folder: Path) -> Run:
 def load_weights(folder: Path, network: nn.Module) -> None:
     """Loads a run's weights into `network`, which must be of the class that was trained.
 
-    Raises UserError, and leaves `network` unchanged, if the file is missing, damaged, not finite
-    or of another network.
+    Raises UserError, and leaves `network` unchanged, if the file is missing, damaged, of another network, or
+    holds numbers that are not finite.
     """
     path = folder / WEIGHTS
     try:

@@ -88,15 +88,6 @@ def test_building_them_warns_of_nothing():
         augmentations_alone()
 
 
-def test_only_that_one_warning_is_silenced(monkeypatch):
-    def warning(**_):
-        warnings.warn("fill_value is not a valid argument", UserWarning, stacklevel=2)
-
-    monkeypatch.setattr(A, "ShiftScaleRotate", warning)
-    with pytest.warns(UserWarning, match="fill_value"):
-        dataset._shift_scale_rotate(0.5, 0.0625)
-
-
 def test_flip_is_the_exact_mirror_image():
     image = noise()
     np.testing.assert_array_equal(augment(always("HorizontalFlip"), image), image[:, ::-1])
