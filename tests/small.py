@@ -17,9 +17,6 @@ from model import NETWORKS
 from s9.data.sources import Data
 from s9.settings import Settings
 
-AS_IF_NEVER_STOPPED = "ends as if never stopped, bit for bit"
-"""How runs that were broken off end in the tests that compare evidence()."""
-
 SETTINGS = Settings(model="small", dataset="digits", epochs=3, batch_size=32, learning_rate=0.05)
 
 

@@ -1,6 +1,5 @@
 """Writes the pages: the machine-made parts of README.md, the pictures in Images/, the checksums."""
 
-import json
 import re
 from pathlib import Path
 
@@ -31,16 +30,6 @@ def handed_in() -> Path:
     return records.leading_run(REPO / "results")
 
 
-def faults_table(path: Path) -> str:
-    """What `S9_LONG=1 make test` tried last, and how it ended, as a Markdown table."""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
-    lines = [f"{record['date']}, Python {record['python']}, {versions}", ""]
-    lines += ["| what went wrong | what happens | times tried |", "| --- | --- | ---: |"]
-    lines += [f"| {row['fault']} | {row['outcome']} | {row['times']:,} |" for row in record["tried"]]
-    return "\n".join(lines)
-
-
 def readme_parts(folder: Path) -> dict[str, str]:
     """The machine-made parts of the README by the name in their markers; `folder`: the run it leads with."""
     results = REPO / "results"
@@ -55,7 +44,6 @@ def readme_parts(folder: Path) -> dict[str, str]:
         "receptive-field": receptive_field_table(receptive_field(network)),
         "log": _fenced(runs[0].log),
         "validation": claims.validation_table(claims.read_trials(results / "validation.csv")),
-        "faults": faults_table(results / "faults.json"),
         "benchmark": benchmark.format_report(benchmark.read_report(results / "benchmark.json")),
         "accelerate": benchmark.format_report(benchmark.read_report(results / "accelerate.json")),
     }

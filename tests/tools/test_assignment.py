@@ -159,7 +159,7 @@ def test_when_runs_arrive_the_readme_shows_them(repo, capsys):
     before = report.readme_parts(report.handed_in())
     assert report.handed_in() == repo / "results" / "reference"
     assert set(before) == {
-        "results", "shorter", "networks", "summary", "receptive-field", "log", "validation", "faults",
+        "results", "shorter", "networks", "summary", "receptive-field", "log", "validation",
         "benchmark", "accelerate", "fast",
     }  # fmt: skip
     assert "best" not in before["networks"]
