@@ -12,8 +12,6 @@ import sys
 from dataclasses import Field, fields, replace
 from pathlib import Path
 
-import torch
-
 import utils
 from dataset import loaders
 from model import NETWORKS
@@ -166,10 +164,9 @@ def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.
     """Tests a run's weights in float32, on the test or validation set of its history; prints the scores."""
     run = records.read(folder)
     data = load(run.settings.dataset, data_dir)
-    network = utils.trained_network(run, data)
+    network = utils.trained_network(run, data, device)
     if run.settings.validation:
         data = data.validation()
-    network.to(hardware.make_accelerator(device, "float32").device, memory_format=torch.channels_last)
     _, test_loader = loaders(data, device=next(network.parameters()).device)
     return utils.test(network, test_loader, "Validation" if run.settings.validation else "Test")
 

@@ -181,7 +181,7 @@ def fit(
     device: str = "auto",
     precision: str = "auto",
     workers: int | None = None,
-    after_epoch: Callable[[list[Epoch]], None] = lambda history: None,
+    after_epoch: Callable[[Run], None] = lambda run: None,
     transform: A.Compose | None = None,
 ) -> Trained:
     """Trains the network that the settings name, from its seed, and tests it after every epoch.
@@ -194,7 +194,7 @@ def fit(
     resume: continue the run in `folder`, or the one in `runs` that was saved last, from its checkpoint. The
     result is as if it had never stopped.
     device, precision: see make_accelerator. workers: see dataset.loaders.
-    after_epoch: called in the main process with the history so far, once an epoch is saved.
+    after_epoch: called in the main process with the records so far, once an epoch is saved.
     transform: an Albumentations Compose for the training images in place of dataset.train_transform, see
     check_transform; it overrides settings.augmentation and settings.shift, and the record holds it.
 
@@ -283,7 +283,7 @@ def _train_epochs(
     prepared: nn.Module,
     train_loader: Loader,
     test_loader: Loader,
-    after_epoch: Callable[[list[Epoch]], None],
+    after_epoch: Callable[[Run], None],
 ) -> None:
     """Trains from where `state` is to the last epoch; saves after each, and when a signal stops the run."""
     accelerator, settings, folder = state.accelerator, state.run.settings, state.run.folder
@@ -307,7 +307,7 @@ def _train_epochs(
                 _train_epoch(state, epoch, prepared, train_loader, test_loader, interrupts, bars)
             state.save()
             if accelerator.is_main_process and not state.progress.batches:
-                after_epoch(state.run.history)
+                after_epoch(state.run)
             if interrupts.signal and len(state.run.history) < settings.epochs:
                 where = f"in epoch {epoch}" if state.progress.batches else f"after epoch {epoch}"
                 raise Interrupted(
@@ -360,10 +360,14 @@ def _train_epoch(
     state.end_epoch(row, (trained.line, tested.line))
 
 
-def trained_network(run: Run, data: Data) -> nn.Module:
-    """The network of a run with its weights, on the CPU. Raises UserError if `data` is not the run's data."""
+def trained_network(run: Run, data: Data, device: str = "auto") -> nn.Module:
+    """The network of a run with its weights. Raises UserError if `data` is not what it was trained on.
+
+    device: see make_accelerator.
+    """
     data = data.validation() if run.settings.validation else data
     records.check_data(run.facts["data"], data.facts())
     network = new_network(run.settings.model)
     records.load_weights(run.folder, network)
-    return network
+    device = make_accelerator(device, "float32").device
+    return network.to(device, memory_format=torch.channels_last)

@@ -1,35 +1,78 @@
-"""Installs what requirements.txt names and this Python lacks: for a notebook on a machine of its own.
+"""Installs, with pip, what requirements.txt names and the Python of a hosted notebook lacks.
 
-Standard library only: it runs before anything is installed.
+Needs the standard library and pip alone: it runs before anything is installed.
 """
 
+import importlib
 import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+import tempfile
+from importlib.metadata import distributions
 from pathlib import Path
 
-NOT_IN_A_NOTEBOOK = {"jupyter", "papermill"}
-"""What starts notebooks: whoever runs this in one has started it already."""
+REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
+KERNEL = ("jupyter", "ipykernel", "ipython", "papermill", "traitlets", "tornado", "pyzmq", "google-colab")
+"""What a running kernel stands on, by how the names begin: its installed versions stay."""
 
 
-def missing(requirements: Path = Path(__file__).parent.parent / "requirements.txt") -> list[str]:
-    """The lines of a requirements file whose package is not installed, in any version."""
+def unmet(requirements: Path = REQUIREMENTS) -> list[str]:
+    """The lines of a requirements file that no installed version fits; a running kernel's own are left out."""
+    from pip._vendor.packaging.requirements import Requirement  # Only pip is certain to be installed.
+
+    there = _installed()
     lines = [line.split("#")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
-    absent = []
-    for line in filter(None, lines):
-        name = re.match(r"[\w.-]+", line)[0]
-        try:
-            version(name)
-        except PackageNotFoundError:
-            if name not in NOT_IN_A_NOTEBOOK:
-                absent.append(line)
-    return absent
+    wanted = {line: Requirement(line) for line in lines if line and not line.startswith(KERNEL)}
+    return [
+        line
+        for line, needed in wanted.items()
+        if not needed.specifier.contains(there.get(_plain(needed.name), "0.dev0"), prereleases=True)
+        or _plain(needed.name) not in there
+    ]
 
 
 def install_missing() -> None:
-    """Installs them with pip, and says so; what is there already is left as it is."""
-    absent = missing()
-    if absent:
-        print("installing", ", ".join(absent), flush=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *absent], check=True)
+    """Installs what is unmet and prints which packages that has changed.
+
+    The kernel's packages, and a torch that fits, keep their versions. Exits with one line if pip cannot do it.
+    """
+    lines = unmet()
+    if not lines:
+        return
+    print("installing", ", ".join(lines), flush=True)
+    before = _installed()
+    changing = {_plain(re.match(r"[\w.-]+", line)[0]) for line in lines}
+    kept = {name: number for name, number in before.items() if name.startswith((*KERNEL, "torch"))}
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder) / "constraints.txt"
+        pins = [f"{name}=={number}\n" for name, number in kept.items() if name not in changing]
+        constraints.write_text("".join(pins), encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--constraint",
+            str(constraints),
+            *lines,
+        ]
+        done = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        sys.exit(f"pip cannot install {', '.join(lines)} ({reason}): install them, then restart the kernel")
+    importlib.invalidate_caches()
+    for name, number in _installed().items():
+        if before.get(name) != number:
+            print(f"{name}: {before.get(name, 'new')} -> {number}")
+
+
+def _installed() -> dict[str, str]:
+    """Version by name; of several copies, that of the one that is imported."""
+    found = [(one.metadata["Name"], one.version) for one in distributions()]
+    return {_plain(name): version for name, version in reversed(found) if name}
+
+
+def _plain(name: str) -> str:
+    """A package's name as pip compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()

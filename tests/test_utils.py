@@ -66,9 +66,9 @@ def test_the_log_is_printed_and_kept_in_the_three_line_form(tmp_path, capsys):
 def test_after_epoch_is_called_once_an_epoch_is_saved(tmp_path):
     seen = []
 
-    def after_epoch(history):
-        assert records.read(tmp_path / "run").history == history
-        seen.append(len(history))
+    def after_epoch(run):
+        assert records.read(tmp_path / "run") == run
+        seen.append(len(run.history))
 
     fit_small(tmp_path / "run", after_epoch=after_epoch)
     assert seen == [1, 2, 3]

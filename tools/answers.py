@@ -17,18 +17,22 @@ from tools.audit import PARAMETER_LIMIT
 REPO = Path(__file__).parent.parent
 
 
+def too_large(model: str) -> str:
+    """Why a network cannot be handed in, or "" if it can."""
+    count = count_parameters(utils.new_network(model))
+    if count < PARAMETER_LIMIT:
+        return ""
+    return f"{model} has {count:,} parameters, the assignment allows fewer than {PARAMETER_LIMIT:,}"
+
+
 def qna(run: Run) -> str:
     """The assignment's five questions and their answers, as Markdown, from the live sources and the run.
 
     Raises UserError if the network is too large to hand in, or the run's weights are missing or another's.
     """
+    if reason := too_large(run.settings.model):
+        raise UserError(f"{run.folder}: {reason}; hand in a run of another network")
     network = utils.new_network(run.settings.model)
-    count = count_parameters(network)
-    if count >= PARAMETER_LIMIT:
-        raise UserError(
-            f"{run.folder} has {count:,} parameters, the assignment allows fewer than "
-            f"{PARAMETER_LIMIT:,}: hand in a run of another network (--run)"
-        )
     records.load_weights(run.folder, network)
     transforms = "\n\n".join(
         inspect.getsource(function).rstrip()
@@ -53,10 +57,10 @@ def qna(run: Run) -> str:
     )
 
 
-def write_qna(folder: Path) -> str:
-    """Writes the answers for the run in `folder` to QnA.md there, and returns them."""
-    answers = qna(records.read(folder))
-    files.replace(folder / "QnA.md", (answers + "\n").encode())
+def write_qna(run: Run) -> str:
+    """Writes the answers to QnA.md in the run's folder, and returns them. Raises UserError as qna does."""
+    answers = qna(run)
+    files.replace(run.folder / "QnA.md", (answers + "\n").encode())
     return answers
 
 

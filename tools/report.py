@@ -74,6 +74,25 @@ def fill(text: str, parts: dict[str, str]) -> str:
     return text
 
 
+PICTURES = (
+    "Augmentation",
+    "receptive_field",
+    "metrics",
+    "confusion",
+    "results",
+    "gradcam",
+    "kernels",
+    "calibration",
+)
+"""The pictures of a run, in the notebook's order."""
+
+
+def draw_run(run: Run, data: dataset.Data, folder: Path) -> None:
+    """Writes the pictures of a run into `folder`."""
+    for name, figure in _run_figures(run, data).items():
+        style.save(figure, folder / f"{name}.png")
+
+
 def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
     """Writes the notebook's pictures into `folder`, and what the records of all networks make."""
     results = REPO / "results"
@@ -94,8 +113,7 @@ def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
 
 def _run_figures(run: Run, data: dataset.Data) -> dict[str, style.NotebookFigure]:
     """The notebook's pictures, of a run."""
-    network = utils.new_network(run.settings.model)
-    records.load_weights(run.folder, network)
+    network = utils.trained_network(run, data)
     augmentations = dataset.augmentations_alone(
         data.mean, run.settings.seed, run.settings.augmentation, run.settings.shift
     )

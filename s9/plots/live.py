@@ -1,33 +1,29 @@
 """Curves that grow in a notebook while a network trains."""
 
-from collections.abc import Sequence
-
 from IPython.display import Image, display
 
 from s9.engine.progress import NOTHING
 from s9.plots import curves
-from s9.records import Epoch
-from s9.settings import Settings
+from s9.records import Run
 
 WIDTH = 750
 """Pixels on the screen, fewer than the picture has: bar and log are to be seen below it."""
 
 
 class Curves:
-    """The curves so far, one picture that each epoch changes in place: for utils.fit's `after_epoch`.
+    """The curves of a run under way, a picture that is redrawn in place: for utils.fit's `after_epoch`.
 
-    Made where they are to be seen. After the last epoch they are gone, since the whole run's are then drawn
-    as every other picture is; those of a run that was broken off stay.
+    It appears where the object is created. After the last epoch it is removed, since the notebook then draws
+    the curves of the whole run; it stays if the run is interrupted.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self) -> None:
         self.display = display(NOTHING, raw=True, display_id=True)
 
-    def __call__(self, history: Sequence[Epoch]) -> None:
-        """Draws the history, at least one row."""
-        if len(history) < self.settings.epochs:
-            figure = curves.plot_metrics(history, self.settings.dataset, self.settings.model)
+    def __call__(self, run: Run) -> None:
+        """Draws the history of a run, at least one epoch."""
+        if not run.complete:
+            figure = curves.plot_metrics(run.history, run.settings.dataset, run.settings.model)
             self.display.update(Image(figure.png, width=WIDTH))
         else:
             self.display.update(NOTHING, raw=True)

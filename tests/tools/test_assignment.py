@@ -57,7 +57,7 @@ def test_the_answers_say_when_the_log_is_not_of_cifar10(run):
 
 
 def test_the_answers_are_written_beside_the_run(run):
-    assert answers.write_qna(run.folder) + "\n" == (run.folder / "QnA.md").read_text(encoding="utf-8")
+    assert answers.write_qna(run) + "\n" == (run.folder / "QnA.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

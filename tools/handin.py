@@ -1,0 +1,134 @@
+"""Makes a run the one that is handed in: README.md, Images/ and S9.ipynb then show it.
+
+The run is copied to results/handin, which takes precedence over results/best and results/reference; those
+stay, under their names, as the authors' runs.
+"""
+
+import json
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+from IPython.display import Markdown
+from torch import nn
+
+import utils
+from s9 import colab, files, records
+from s9.data.sources import Data, load
+from s9.errors import UserError
+from s9.records import Run
+from tools import answers, claims, report, stamp
+
+RECORDS = (records.SETTINGS, records.HISTORY, records.LOG, records.WEIGHTS, "QnA.md")
+CHANGED = ("README.md", "S9.ipynb", "Images", "results")
+
+
+class LastRun:
+    """The run in `runs` that was saved last, as the notebook shows it. Each access reads its folder.
+
+    Raises UserError on access if there is no run, or none with a finished epoch, or if `data` is not its data.
+    """
+
+    def __init__(self, runs: str | Path, data: Data) -> None:
+        self.runs, self.data = Path(runs), data
+        self._computed: tuple[Run, nn.Module, object] | None = None
+
+    @property
+    def run(self) -> Run:
+        """Its records."""
+        return records.last_run(self.runs)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network with its weights, on the fastest device."""
+        return self._compute()[1]
+
+    @property
+    def probabilities(self) -> object:
+        """Of each class for each test image: see utils.probabilities."""
+        return self._compute()[2]
+
+    def _compute(self) -> tuple[Run, nn.Module, object]:
+        if self._computed is None or self._computed[0] != self.run:
+            network = utils.trained_network(self.run, self.data)
+            self._computed = self.run, network, utils.probabilities(network, self.data)
+        return self._computed
+
+
+def hand_in(folder: Path, data_dir: str | None = None) -> None:
+    """Copies the run in `folder` to results/handin and rewrites README.md, Images/ and the checksums.
+
+    An executed notebook S9.ipynb beside the run's folder, where `make run` leaves it, becomes the repository's.
+    Raises UserError, before anything is changed, if the run is unfinished, not on CIFAR-10, or too large.
+    """
+    run = records.read(folder)
+    claims.read_seeds(folder)
+    answers.write_qna(run)
+    names = [f"{name}.png" for name in report.PICTURES]
+    if not all((folder / name).exists() for name in names):
+        report.draw_run(run, load(run.settings.dataset, data_dir), folder)
+    target = report.REPO / "results" / "handin"
+    if folder.resolve() != target.resolve():
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        for name in (*RECORDS, *names):
+            shutil.copy(folder / name, target)
+    for name in names:
+        shutil.copy(target / name, report.REPO / "Images")
+    executed = folder.parent / "S9.ipynb"
+    if executed.exists():
+        shutil.copy(executed, report.REPO)
+    report.refresh_readme(target)
+
+
+def next_steps(run: Run) -> Markdown:
+    """For the end of the notebook: hands in `run` and downloads it if this is Colab, else says how to.
+
+    Nothing is pushed. A run that cannot be handed in is named with the reason.
+    """
+    reason = answers.too_large(run.settings.model)
+    if run.settings.dataset != "cifar10":
+        reason = f"it was trained on {run.settings.dataset}: set DATASET to cifar10"
+    elif not run.complete:
+        reason = run.summary()
+    if reason:
+        return Markdown(f"This run cannot be handed in: {reason}.")
+    if not colab.in_colab():
+        return Markdown(
+            "Save this notebook. Then make this run the one that README.md shows, and push it:\n\n"
+            f"```bash\npython assignment.py handin --run {run.folder}\n{git_lines()}\n```"
+        )
+    notebook = colab.notebook()
+    if notebook:
+        text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+        files.replace(report.REPO / "S9.ipynb", text.encode())
+    hand_in(run.folder)
+    archive = run.folder / "handin.zip"
+    pack(report.REPO, archive)
+    colab.download(archive)
+    address = stamp.own_address(report.REPO)
+    saved = "" if notebook else " Colab did not give the notebook: also *File, Save a copy in GitHub*."
+    return Markdown(
+        f"Your run is in `handin.zip`, which the browser downloads now.{saved} Unzip it, drag its contents to "
+        f"[github.com/{address}](https://github.com/{address}/upload) and commit; or unzip it into a clone "
+        f"of your fork and push:\n\n```bash\n{git_lines()}\n```"
+    )
+
+
+def git_lines() -> str:
+    """The commands that push a run that was handed in."""
+    return f'git add {" ".join(CHANGED)}\ngit commit -m "My run"\ngit push'
+
+
+def pack(root: Path, archive: Path) -> None:
+    """Writes the files of a git repository that are new or differ from its last commit to a zip archive."""
+    command = ["git", "ls-files", "--modified", "--others", "--exclude-standard", "-z", *CHANGED]
+    try:
+        listed = subprocess.run(command, cwd=root, capture_output=True, check=True, encoding="utf-8").stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"git cannot list the files that changed in {root} ({error})") from error
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for name in filter(None, listed.split("\0")):
+            if (root / name).exists():
+                file.write(root / name, name)
