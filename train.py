@@ -18,8 +18,8 @@ from model import NETWORKS
 from s9 import records
 from s9.data.sources import DATASETS, load
 from s9.engine import hardware
-from s9.errors import CommandParser, Interrupted, RunError, UserError
-from s9.settings import PRESETS, Settings, option, preset
+from s9.errors import CommandParser, Interrupted, RunError, UserError, option
+from s9.settings import PRESETS, Settings, preset
 
 FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
 """Whether this is the first process of `accelerate launch`, or the only one; only the first prints."""

@@ -23,7 +23,7 @@ def mount_drive(folder: str) -> None:
 
 
 def notebook() -> dict | None:
-    """The notebook that runs this code, outputs included, in nbformat's layout; None if Colab cannot give it."""
+    """The notebook that runs this code, with its outputs, in nbformat's layout; None if Colab fails."""
     from google.colab import _message
 
     answer = _message.blocking_request("get_ipynb", request="", timeout_sec=60)

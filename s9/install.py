@@ -12,12 +12,12 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
-KERNEL = ("jupyter", "ipykernel", "ipython", "papermill", "traitlets", "tornado", "pyzmq", "google-colab")
-"""What a running kernel stands on, by how the names begin: its installed versions stay."""
+KERNEL = ("jupyter", "ipykernel", "ipython", "papermill", "traitlets", "tornado", "pyzmq")
+"""What the names of a running kernel's packages begin with: their installed versions stay."""
 
 
 def unmet(requirements: Path = REQUIREMENTS) -> list[str]:
-    """The lines of a requirements file that no installed version fits; a running kernel's own are left out."""
+    """The lines of a requirements file that no installed version fits; without the kernel's packages."""
     from pip._vendor.packaging.requirements import Requirement  # Only pip is certain to be installed.
 
     there = _installed()
@@ -32,9 +32,9 @@ def unmet(requirements: Path = REQUIREMENTS) -> list[str]:
 
 
 def install_missing() -> None:
-    """Installs what is unmet and prints which packages that has changed.
+    """Installs what is unmet, and prints which packages have changed.
 
-    The kernel's packages, and a torch that fits, keep their versions. Exits with one line if pip cannot do it.
+    The kernel's packages, and a torch that fits, keep their versions. Exits with one line if pip fails.
     """
     lines = unmet()
     if not lines:

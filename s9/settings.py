@@ -7,7 +7,7 @@ from dataclasses import Field, dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
-from s9.errors import UserError
+from s9.errors import UserError, option
 
 
 def _setting(
@@ -67,11 +67,6 @@ def _check(setting: Field, value: Any) -> None:
     if low is not None and not low <= value <= high:
         limit = f"at most {high:,}" if value > high else f"at least {low}"
         raise UserError(f"{option(setting.name)} must be {limit}, got {value}")
-
-
-def option(name: str) -> str:
-    """The option of train.py for a field of Settings."""
-    return "--" + name.replace("_", "-")
 
 
 PRESETS = {

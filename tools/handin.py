@@ -57,9 +57,9 @@ class LastRun:
 
 
 def hand_in(folder: Path, data_dir: str | None = None) -> None:
-    """Copies the run in `folder` to results/handin and rewrites README.md, Images/ and the checksums.
+    """Copies the run in `folder` to results/handin, and rewrites README.md, Images/ and the checksums.
 
-    An executed notebook S9.ipynb beside the run's folder, where `make run` leaves it, becomes the repository's.
+    An executed S9.ipynb beside the run's folder, where `make run` leaves it, becomes the repository's.
     Raises UserError, before anything is changed, if the run is unfinished, not on CIFAR-10, or too large.
     """
     run = records.read(folder)
@@ -109,10 +109,11 @@ def next_steps(run: Run) -> Markdown:
     colab.download(archive)
     address = stamp.own_address(report.REPO)
     saved = "" if notebook else " Colab did not give the notebook: also *File, Save a copy in GitHub*."
+    upload = f"[github.com/{address}](https://github.com/{address}/upload)"
     return Markdown(
-        f"Your run is in `handin.zip`, which the browser downloads now.{saved} Unzip it, drag its contents to "
-        f"[github.com/{address}](https://github.com/{address}/upload) and commit; or unzip it into a clone "
-        f"of your fork and push:\n\n```bash\n{git_lines()}\n```"
+        f"Your run is in `handin.zip`, which the browser downloads now.{saved} Unzip it, drag what it holds "
+        f"to {upload} and commit; or unzip it into a clone of your fork and push:\n\n"
+        f"```bash\n{git_lines()}\n```"
     )
 
 
