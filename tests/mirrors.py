@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -172,7 +171,7 @@ def fill(cache: Path, *sources: Source, patience: Patience = PATIENCE) -> Path:
 def fill_as_a_process(cache: Path, source: Source) -> Path:
     """For a process of its own, which knows nothing of the small data set yet; it is in no hurry."""
     expect_the_small_one(pytest.MonkeyPatch())
-    return fill(cache, source, patience=replace(PATIENCE, timeout=60))
+    return fill(cache, source, patience=PATIENCE._replace(timeout=60))
 
 
 def assert_torchvision_loads(root: Path) -> None:

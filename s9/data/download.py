@@ -1,18 +1,16 @@
-"""Where the CIFAR-10 files come from: a cache folder, filled from the first source that works.
+"""CIFAR-10's files: a cache folder, filled from the first source that works.
 
 The address inside torchvision has been throttled to 50-85 kB/s since June 2026 and at times refuses
 connections (https://github.com/pytorch/vision/issues/9536), so mirrors come first and it comes last.
-Nothing is opened, and nothing counts as cached, before its checksum is right.
+No file is opened, or counts as cached, before its checksum is verified.
 """
 
-import logging
 import tarfile
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pooch
 import requests
@@ -24,27 +22,24 @@ from s9.errors import UserError
 PARQUET_FOLDER = "plain_text"  # as in the Hugging Face repository, so a snapshot of that counts as a cache
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """One file to fetch: its address, its name in the cache, its hash as "md5:..." or "sha256:..."."""
+class RemoteFile(NamedTuple):
+    """A file to download: its address, its name in the cache, its hash as "md5:..." or "sha256:..."."""
 
     url: str
     name: str
     known_hash: str
 
 
-@dataclass(frozen=True)
-class Source:
-    """One place that has CIFAR-10: one archive, or the parquet files that make it up together."""
+class Source(NamedTuple):
+    """A place that has CIFAR-10: one archive, or the parquet files that make it up together."""
 
     name: str  # shown to the user
     layout: Literal["archive", "parquet"]
     files: tuple[RemoteFile, ...]
-    slow: bool = False  # last resort: a hundredth of the minimum rate will do
+    slow: bool = False  # last resort: a hundredth of the minimum rate is enough
 
 
-@dataclass(frozen=True)
-class Patience:
+class Patience(NamedTuple):
     """When to leave a source for the next one."""
 
     timeout: float = 10.0  # seconds to connect, and seconds without a byte
@@ -94,21 +89,16 @@ def cifar10(
 ) -> Path:
     """Folder that holds CIFAR-10, verified: from the cache, or else from the first source that works.
 
-    Args:
-        cache: Folder to look in and to fill, default `default_cache()`. A `cifar-10-python.tar.gz` that
-            lies there already is used in place of a download.
-        sources: Where to look, in this order; a line is printed for each one left for the next.
-        patience: When to leave a source for the next one.
+    cache: folder to look in and to fill; None: default_cache(). A `cifar-10-python.tar.gz` that lies there
+    already is used instead of a download.
+    sources: tried in this order; a line is printed for each one that fails.
 
-    Returns:
-        `cache`, which holds torchvision's `cifar-10-batches-py` and is a `root` for
-        `torchvision.datasets.CIFAR10`; or `cache / PARQUET_FOLDER`, which holds the parquet files.
+    Returns `cache`, which holds torchvision's `cifar-10-batches-py` and is a `root` for
+    `torchvision.datasets.CIFAR10`; or `cache / PARQUET_FOLDER`, which holds the parquet files.
 
-    Raises:
-        UserError: The cache folder cannot be used, or no source works: one line for each, and what to do.
+    Raises UserError if the cache folder cannot be used, or if no source works: a line for each, and advice.
     """
     cache = (default_cache() if cache is None else Path(cache)).expanduser()
-    pooch.get_logger().setLevel(logging.WARNING)  # no line for each file it starts on
     reasons = []
     try:
         if folder := _held(cache, sources):
@@ -119,7 +109,7 @@ def cifar10(
                 print(f"CIFAR-10: {reasons[-1]}, trying the next", flush=True)
             try:
                 return _fetch(source, cache, patience)
-            except (_SourceError, requests.RequestException, ValueError) as error:
+            except (_SourceError, requests.RequestException) as error:
                 reasons.append(f"{source.name} failed ({_reason(error)})")
     except OSError as error:
         raise UserError(
@@ -134,67 +124,55 @@ def cifar10(
 
 
 class _SourceError(Exception):
-    """A source is no good; the message is the reason in a few words."""
-
-
-class _RateWatch:
-    """A progress bar for pooch's HTTPDownloader that raises _SourceError when the bytes only trickle in.
-
-    Time-outs cannot see this: each of them starts anew with every byte. Nor can they see bytes without end.
-    """
-
-    def __init__(self, name: str, floor: float, patience: Patience) -> None:
-        self.total = 0  # bytes, which pooch sets from Content-Length
-        self.floor, self.window, self.most = floor, patience.window, patience.most
-        self.bytes = 0
-        self.bar = tqdm(desc=name, unit="B", unit_scale=True, leave=False)
-        self.window_start: float | None = None  # seconds; the first window starts with the first bytes
-        self.window_bytes = 0
-
-    def update(self, size: int) -> None:
-        self.bar.total = self.total
-        self.bar.update(min(size, self.total - self.bar.n) if self.total else size)
-        self.bytes += size
-        if self.bytes > self.most:
-            raise _SourceError(f"more than {self.most / 1e6:.0f} MB")
-        now = time.monotonic()
-        if self.window_start is None:
-            self.window_start = now
-        self.window_bytes += size
-        if (elapsed := now - self.window_start) > self.window:
-            if (rate := self.window_bytes / elapsed) < self.floor:
-                raise _SourceError(f"only {rate / 1000:.0f} kB/s")
-            self.window_start, self.window_bytes = now, 0
-
-    def reset(self) -> None:
-        """Nothing: pooch resets a finished bar to fill it up at once, which would show a senseless rate."""
-
-    def close(self) -> None:
-        self.bar.close()
+    """A source cannot be used; the message is the reason in a few words."""
 
 
 def _fetch(source: Source, cache: Path, patience: Patience) -> Path:
-    """Download, verify and unpack one source; returns as cifar10 does, raises what _reason explains."""
+    """Downloads, verifies and unpacks one source; returns as cifar10 does, raises what _reason explains."""
     folder = cache if source.layout == "archive" else cache / PARQUET_FOLDER
+    folder.mkdir(exist_ok=True)
+    floor = patience.floor / 100 if source.slow else patience.floor
     for file in source.files:
-        floor = patience.floor / 100 if source.slow else patience.floor
-        watch = _RateWatch(source.name, floor, patience)
-        downloader = pooch.HTTPDownloader(progressbar=watch, timeout=patience.timeout)
-        try:
-            # To a temporary file, verified, then moved. What is there already with that hash is kept.
-            path = pooch.retrieve(file.url, file.known_hash, file.name, folder, downloader=downloader)
-        finally:
-            watch.close()
+        if not _verified(folder, {file.name: file.known_hash}):
+            # In a folder of its own until it is verified: a process that is killed leaves nothing to trust.
+            with tempfile.TemporaryDirectory(dir=cache, prefix="downloading-") as temporary:
+                _download(file.url, Path(temporary) / file.name, source.name, floor, patience)
+                if not _verified(Path(temporary), {file.name: file.known_hash}):
+                    raise _SourceError("wrong bytes: the checksum differs")
+                (Path(temporary) / file.name).replace(folder / file.name)
         if source.layout == "archive":
-            _unpack(Path(path), cache)
+            _unpack(folder / file.name, cache)
     return folder
 
 
-def _unpack(archive: Path, cache: Path) -> None:
-    """Put the archive's batches into the cache, each verified first; the archive stays, to mend them from.
+def _download(url: str, path: Path, name: str, floor: float, patience: Patience) -> None:
+    """Raises _SourceError below `floor` bytes per second: a time-out starts anew with every byte."""
+    with (
+        requests.get(url, stream=True, timeout=patience.timeout) as response,
+        tqdm(desc=name, unit="B", unit_scale=True, leave=False) as bar,
+        path.open("wb") as file,
+    ):
+        response.raise_for_status()
+        length = response.headers.get("Content-Length", "")
+        bar.total = int(length) if length.isdigit() else None
+        started, size = time.monotonic(), 0  # of the window
+        for piece in response.iter_content(8192):
+            file.write(piece)
+            bar.update(len(piece))
+            size += len(piece)
+            if bar.n > patience.most:
+                raise _SourceError(f"more than {patience.most / 1e6:.0f} MB")
+            if (elapsed := time.monotonic() - started) > patience.window:
+                if size / elapsed < floor:
+                    raise _SourceError(f"only {size / elapsed / 1000:.0f} kB/s")
+                started, size = time.monotonic(), 0
 
-    Each file is moved over the old one by itself: for any process, at any moment, each is wholly old or
-    wholly new, and until the last one is right the folder passes neither _held nor torchvision's own check.
+
+def _unpack(archive: Path, cache: Path) -> None:
+    """Puts the archive's batches into the cache, each verified first; the archive stays, to repair them from.
+
+    Each file replaces the old one atomically, so that other processes read the old or the new one; until the
+    last one is right the folder passes neither _held nor torchvision's own check.
     """
     batches = _batches()
     with tempfile.TemporaryDirectory(dir=cache, prefix="unpacking-") as temporary:
@@ -219,20 +197,18 @@ def _batches() -> dict[str, str]:
 
 def _held(cache: Path, sources: Sequence[Source]) -> Path | None:
     """The folder that cifar10 returns, if the cache holds all of one layout, verified."""
-    if _verified(cache, _batches()):
-        return cache
-    folder = cache / PARQUET_FOLDER
-    for source in sources:
-        if source.layout == "parquet" and _verified(
-            folder, {file.name: file.known_hash for file in source.files}
-        ):
-            return folder
-    return None
+    layouts = [(cache, _batches())]
+    layouts += [
+        (cache / PARQUET_FOLDER, {file.name: file.known_hash for file in source.files})
+        for source in sources
+        if source.layout == "parquet"
+    ]
+    return next((folder for folder, hashes in layouts if _verified(folder, hashes)), None)
 
 
-def _verified(folder: Path, files: Mapping[str, str]) -> bool:
+def _verified(folder: Path, hashes: Mapping[str, str]) -> bool:
     """Whether the folder holds every file (name: hash), each with that hash."""
-    for name, known_hash in files.items():
+    for name, known_hash in hashes.items():
         algorithm, _, digest = known_hash.partition(":")
         if not (folder / name).is_file() or pooch.file_hash(folder / name, alg=algorithm) != digest:
             return False
@@ -248,6 +224,4 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.RequestException):
         cause = str(error).rpartition(": ")[2].partition(" (read timeout")[0]
         return cause.rstrip("')\"")  # requests nests its causes, the first one last
-    if isinstance(error, _SourceError):
-        return str(error)
-    return "wrong bytes: the checksum differs"  # pooch raises ValueError
+    return str(error)

@@ -35,8 +35,11 @@ TURNS = {
 """EXIF orientations, and what turns a picture upright."""
 
 PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"} | {bytes([m]) for m in range(0xC0, 0xE0)}
-METADATA = {b"iCCP", b"eXIf"} | {bytes([m]) for m in (0xE1, 0xE2, 0xEE)}
-"""PNG chunks and JPEG markers that hold the pixels; those of orientation and colour (Exif, ICC, Adobe)."""
+METADATA = {b"iCCP", b"eXIf", b"\xe1", b"\xe2"}
+"""PNG chunks and JPEG markers that hold the pixels; those of colour profile and orientation."""
+
+ADOBE = b"\xee"
+"""The JPEG marker that tells CMYK from its inverse."""
 
 
 class PhotoWarning(UserWarning):
@@ -92,7 +95,7 @@ def _read(content: bytes) -> np.ndarray:
         signature = content[: len(content) - sum(len(part) for _, part in parts)]
         contents += [
             signature + b"".join(part for kind, part in parts if kind in kept)
-            for kept in (PIXELS | METADATA, PIXELS)
+            for kept in (PIXELS | METADATA | {ADOBE}, PIXELS | METADATA, PIXELS)
         ]
     errors = []
     for candidate in contents:
@@ -139,7 +142,7 @@ def fit(image: Image.Image) -> np.ndarray:
     Transparent pixels become white. 16-bit greys keep their range; floats and wider integers have no agreed
     range, so their minimum becomes black and their maximum white. The colour profile is applied.
 
-    Warns (PhotoWarning) if the end of a JPEG is missing: the pixels that it held are grey, as in a viewer.
+    Warns (PhotoWarning) if up to half of a JPEG is missing: the pixels that it held are grey, as in a viewer.
     Raises UserError for a picture that Pillow cannot convert to RGB, and for greys that are not finite;
     Pillow's own errors if the file that `image` was opened from is damaged.
     """
@@ -169,8 +172,8 @@ def _load(image: Image.Image) -> Image.Image:
             image.load()
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = lenient
-        if all(low == high for low, high in np.reshape(image.getextrema(), (-1, 2))):
-            raise  # The file ends before the first pixel.
+        if image.convert("L").histogram()[128] > image.width * image.height / 2:
+            raise  # Most of the picture is missing, which the decoder leaves at this grey.
         warnings.warn(
             "the end of the file is missing: the pixels that it held are grey", PhotoWarning, stacklevel=3
         )

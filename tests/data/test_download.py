@@ -1,17 +1,13 @@
 """download.py and its sources: good, bad and dying mirrors (mirrors.py)."""
 
 import hashlib
-import logging
 import socket
-from dataclasses import replace
 
-import pooch
 import pytest
-from mirrors import ARCHIVE, FILES, PATIENCE, TEST, TRAIN, assert_torchvision_loads, fill, leftovers
+from mirrors import FILES, PATIENCE, assert_torchvision_loads, fill, leftovers
 from torchvision.datasets import CIFAR10
 
-from s9.data import download
-from s9.data.download import PARQUET_FOLDER, SOURCES, Patience, RemoteFile, Source
+from s9.data.download import SOURCES, RemoteFile, Source
 from s9.errors import UserError
 
 
@@ -31,14 +27,6 @@ def test_published_sources():
                 assert (file.name, digest) == ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
 
 
-def test_default_cache_is_the_users_cache_folder(mirrors, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert_torchvision_loads(download.cifar10(sources=[mirrors.archive("good")]))
-    assert tmp_path in download.default_cache().parents
-
-
 @pytest.mark.parametrize("behaviour", ["good", "moved", "lengthless"])
 def test_archive(mirrors, tmp_path, capsys, behaviour):
     cache = tmp_path / "new" / "cache"
@@ -46,36 +34,6 @@ def test_archive(mirrors, tmp_path, capsys, behaviour):
     assert_torchvision_loads(cache)
     assert leftovers(cache) == sorted([*FILES, "cifar-10-batches-py", "cifar-10-python.tar.gz"])
     assert capsys.readouterr().out == ""
-
-
-def test_pooch_is_quiet(mirrors, tmp_path, caplog, monkeypatch):
-    logger = pooch.get_logger()
-    monkeypatch.setattr(logger, "level", logging.INFO)
-    monkeypatch.setattr(logger, "handlers", [caplog.handler])
-    fill(tmp_path, mirrors.parquet())
-    assert caplog.records == []
-
-
-@pytest.mark.parametrize("total", [len(ARCHIVE), 0])
-def test_bar_counts_the_files_bytes(total):
-    """As pooch drives it: whole chunks, then once more the total; 0 when the server names no length."""
-    watch = download._RateWatch("bar", floor=0, patience=Patience())
-    watch.total = total
-    chunks = -(-len(ARCHIVE) // 1024)
-    for _ in range(chunks):
-        watch.update(1024)
-    watch.reset()
-    watch.update(total)
-    assert watch.bar.n == (total or chunks * 1024)
-    watch.close()
-
-
-def test_parquet(mirrors, tmp_path):
-    folder = fill(tmp_path, mirrors.parquet())
-    assert folder == tmp_path / PARQUET_FOLDER
-    assert (folder / "train.parquet").read_bytes() == TRAIN
-    assert (folder / "test.parquet").read_bytes() == TEST
-    assert leftovers(folder) == ["test.parquet", "train.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -127,19 +85,9 @@ def test_refused_connection_and_unknown_host(mirrors, tmp_path):
 def test_slow_source_may_crawl_down_to_a_hundredth(mirrors, tmp_path):
     """With no floor at all, a last resort that drips would be waited for without end."""
     assert_torchvision_loads(fill(tmp_path, mirrors.archive("tire", slow=True)))
-    impatient = replace(PATIENCE, floor=100 * PATIENCE.floor)
+    impatient = PATIENCE._replace(floor=100 * PATIENCE.floor)
     with pytest.raises(UserError, match="kB/s"):
         fill(tmp_path / "other", mirrors.archive("crawl", slow=True), patience=impatient)
-
-
-def test_parquet_needs_both_files(mirrors, tmp_path):
-    with pytest.raises(UserError, match="HTTP 404"):
-        fill(tmp_path, mirrors.parquet(test="missing"))
-    assert fill(tmp_path, mirrors.parquet(test="missing"), mirrors.archive("good")) == tmp_path
-    assert (
-        fill(tmp_path / "other", mirrors.parquet(train="wrong"), mirrors.archive("good"))
-        == tmp_path / "other"
-    )
 
 
 def test_all_fail(mirrors, tmp_path, capsys):
