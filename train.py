@@ -132,7 +132,9 @@ def chosen_settings(options: argparse.Namespace) -> tuple[str, Settings]:
 
     Raises UserError for an unknown preset and for values outside of their range.
     """
-    name = options.preset or (options.model if options.model in PRESETS else "reference")
+    name = options.preset
+    if name is None:
+        name = options.model if options.model in PRESETS else "reference"
     changes = {
         setting.name: getattr(options, setting.name)
         for setting in fields(Settings)

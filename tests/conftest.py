@@ -3,49 +3,31 @@
 The real CIFAR-10 is found through the environment variable CIFAR10_DIR. Tests that need it are skipped where
 that is not set; for all others it is as if it were not.
 
-S9_LONG=1 tries the faults many times more, and ten times as many fuzz examples, other ones each time; if all
-tests run and pass, what was tried goes into results/faults.json.
-
-Tests may run in several processes (pytest -n); each of those counts what it tried, and the first adds up.
+S9_LONG=1 runs the slow tests too, with ten times as many fuzz examples, different ones each time.
 """
 
 import contextlib
 import errno
-import json
 import os
-import platform
 import random
 import socket
 import sys
-import tempfile
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, configuration, settings
+from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("fuzzing", "made_data", "mirrors", "networks", "sandbox", "small")
 
 REPO = Path(__file__).parent.parent
-FAULTS = REPO / "results" / "faults.json"
-TRIED: dict[tuple[str, str], int] = {}
-REFUSED: dict[str, int] = {}
-"""By the fuzz test's name, how many different bad inputs it saw refused."""
-BAD_INPUT = "a bad command line, argument, record, history, checkpoint or data file, at random"
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # Threads of several processes would wait for each other's cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def long_tests() -> bool:
-    """Whether the faults are to be tried many times."""
+    """Whether the slow tests run too."""
     return os.environ.get("S9_LONG", "") not in ("", "0")
-
-
-def tried(fault: str, outcome: str, times: int) -> None:
-    """Counts what a test has tried and seen end in that outcome."""
-    TRIED[fault, outcome] = TRIED.get((fault, outcome), 0) + times
 
 
 def free_port() -> int:
@@ -57,57 +39,13 @@ def free_port() -> int:
             return port
 
 
-def pytest_configure(config):
-    """Hypothesis draws the same examples each time, unless the tests are long, and leaves no folder."""
-    storage = tempfile.TemporaryDirectory()
-    config.add_cleanup(storage.cleanup)
-    configuration.set_hypothesis_home_dir(storage.name)
+def pytest_configure():
+    """Hypothesis draws the same examples each time, except in long tests."""
     slow = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
-    for name, by_chance in (("usual", False), ("long", True)):
-        settings.register_profile(
-            name, deadline=None, derandomize=not by_chance, database=None, suppress_health_check=slow
-        )
-    settings.load_profile("long" if long_tests() else "usual")
-
-
-def pytest_sessionfinish(session):
-    if hasattr(session.config, "workeroutput"):  # One of several processes.
-        session.config.workeroutput["tried"] = [(*what, times) for what, times in TRIED.items()]
-        session.config.workeroutput["refused"] = REFUSED
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node, error):
-    """In the first process, as another one ends."""
-    for fault, outcome, times in getattr(node, "workeroutput", {}).get("tried", []):
-        tried(fault, outcome, times)
-    for name, count in getattr(node, "workeroutput", {}).get("refused", {}).items():
-        REFUSED[name] = REFUSED.get(name, 0) + count
-
-
-def pytest_terminal_summary(terminalreporter, exitstatus, config):
-    if hasattr(config, "workeroutput"):  # One of several processes, which knows nothing of the others' tests.
-        return
-    if REFUSED:
-        total = sum(REFUSED.values())
-        terminalreporter.section("fuzz")
-        for name, count in REFUSED.items():
-            terminalreporter.write_line(f"{count:6,}  {name}")
-        terminalreporter.write_line(f"{total:6,}  bad inputs, each answered by the documented error")
-        tried(BAD_INPUT, "one line that says what is wrong, exit 2; no file is changed", total)
-    if not TRIED:
-        return
-    terminalreporter.section("faults tried")
-    for (fault, outcome), times in TRIED.items():
-        terminalreporter.write_line(f"{times:6,} times  {fault}: {outcome}")
-    all_run = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
-    if long_tests() and exitstatus == 0 and all_run:
-        facts = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), "python": platform.python_version()}
-        facts["versions"] = {name: version(name) for name in ("torch", "accelerate", "hypothesis")}
-        rows = [
-            {"fault": fault, "outcome": outcome, "times": times} for (fault, outcome), times in TRIED.items()
-        ]
-        FAULTS.write_text(json.dumps({**facts, "tried": rows}, indent=2) + "\n", encoding="utf-8")
+    settings.register_profile(
+        "s9", deadline=None, derandomize=not long_tests(), database=None, suppress_health_check=slow
+    )
+    settings.load_profile("s9")
 
 
 SWITCHED_OFF = "http://127.0.0.1:9"
