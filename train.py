@@ -100,6 +100,9 @@ def make_parser() -> CommandParser:
         help="processes that augment; default: with a GPU one fewer than there are cores, else 0",
     )
     where.add_argument(
+        "--no-graph", action="store_true", help="on CUDA, do not capture the training step as a CUDA graph"
+    )
+    where.add_argument(
         "--out", type=Path, metavar="DIR", help="run folder; default: the next free runs/MODEL-DATASET-N"
     )
     where.add_argument(
@@ -159,6 +162,7 @@ def train(options: argparse.Namespace) -> None:
         device=options.device,
         precision=options.precision,
         workers=options.workers,
+        graph=not options.no_graph,
     )
 
 

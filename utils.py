@@ -24,8 +24,9 @@ from s9.data.sources import Data
 from s9.engine.failures import FiniteCheck, Interrupts, explain_failures
 from s9.engine.hardware import make_accelerator, precision_of, shared_batch_norm
 from s9.engine.optimizer import make_optimizer
-from s9.engine.progress import Bars, Forecast
+from s9.engine.progress import Forecast, ProgressBar
 from s9.engine.run import Progress, RunState, on_main_process
+from s9.engine.step import GraphedStep
 from s9.errors import Interrupted, RunError, UserError, how_to_resume, option
 from s9.records import Epoch, Run
 from s9.settings import Settings, image_size
@@ -56,6 +57,18 @@ class Scores(NamedTuple):
     """As it was printed."""
 
 
+def cross_entropies(logits: Tensor, labels: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropies of float32 logits (n, classes): with smoothed labels, to minimise, and without.
+
+    labels: int64 (n,). label_smoothing: in 0..1. Both are the bits of F.cross_entropy, from one log-softmax.
+    """
+    log_probabilities = F.log_softmax(logits, 1)
+    plain = F.nll_loss(log_probabilities, labels)
+    uniform = -log_probabilities.sum(1)
+    smoothing = uniform.sum() / len(labels) * (label_smoothing / logits.shape[1])
+    return (1 - label_smoothing) * plain + smoothing, plain
+
+
 def train(
     network: nn.Module,
     loader: Loader,
@@ -65,57 +78,64 @@ def train(
     label_smoothing: float = 0.0,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
-    bars: Bars | None = None,
+    bar: ProgressBar | None = None,
+    step: GraphedStep | None = None,
 ) -> Scores:
     """One epoch of training; prints `Train: Loss=1.7162 Batch_id=390 Accuracy=33.76: 100%|...`.
 
-    network, optimizer: as `accelerator.prepare` returned them.
+    network, optimizer: as returned by accelerator.prepare.
     label_smoothing: in 0..1, for the loss that is minimised; the losses shown are without it, so that they
     compare with those on the test set.
-    progress: of the epoch so far, where one that was broken off goes on; it is kept up to date.
-    stop: asked after every batch; the epoch ends early where it says so.
-    bars: where its progress is shown.
+    progress: of the epoch so far, if it was interrupted; updated in place.
+    stop: called after every batch; True ends the epoch early.
+    bar: where the progress is shown. step: runs forward and backward pass as a CUDA graph; None: as they are.
 
     Raises RunError if a loss or a gradient is not finite.
     """
-    network.train()
-    progress = progress or Progress()
-    total_loss = torch.tensor(progress.loss, device=accelerator.device)
-    correct = torch.tensor(float(progress.correct), device=accelerator.device)
-    check = FiniteCheck(network, accelerator.device)
-    bars = bars or Bars(accelerator.is_main_process)
-    bar = bars.open(loader, progress.batches)
-    for batch_id, (images, labels) in enumerate(bar, progress.batches):
+
+    def forward_backward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = network(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        loss, plain_loss = cross_entropies(logits, labels, label_smoothing)
         if accelerator.num_processes > 1:  # Accelerate takes the mean over processes; their parts may differ.
             loss = loss * (len(labels) * accelerator.num_processes / loader.batch_size(batch_id))
         accelerator.backward(loss)
+        correct = (logits.argmax(1) == labels).sum(dtype=torch.float32)
+        return loss.detach(), plain_loss.detach(), correct
+
+    network.train()
+    progress = progress or Progress()
+    sums = torch.tensor([progress.loss, progress.correct], dtype=torch.float32, device=accelerator.device)
+    check = FiniteCheck(network)
+    bar = bar or ProgressBar(accelerator.is_main_process)
+    bar.start(len(loader), progress.batches)
+    for batch_id, (images, labels) in enumerate(loader, progress.batches):
+        bar.batch_arrived()
+        if step is None:
+            loss, plain_loss, correct = forward_backward(images, labels)
+        else:
+            loss, plain_loss, correct = step(forward_backward, images, labels)
         check.update(batch_id, loss, gradients=accelerator.scaler is None)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
 
-        logits = logits.detach()
-        loss = F.cross_entropy(logits, labels)
-        total_loss = total_loss + loss * len(labels)
-        correct = correct + (logits.argmax(1) == labels).sum()
+        sums += torch.stack([plain_loss * len(labels), correct])
         progress.batches, progress.images = batch_id + 1, progress.images + len(labels)
         last = progress.batches == len(loader)
         stopped = not last and stop()
+        text = None
         if batch_id % REFRESH == 0 or last or stopped:
             check.raise_if_found()
-            sums = torch.stack([total_loss, correct, torch.full_like(correct, progress.images)])
-            loss_sum, right, seen = accelerator.reduce(sums).tolist()
-            # Of all processes; an epoch is only ever broken off, and gone on with, where there is one.
+            total = torch.cat([sums, sums.new_tensor([progress.images])])
+            loss_sum, right, seen = accelerator.reduce(total).tolist()
+            # Of all processes; only an epoch of a single one is ever interrupted and resumed.
             progress.loss, progress.correct = loss_sum, int(right)
             accuracy = 100 * right / seen
-            bar.set_description(
-                f"Train: Loss={loss.item():.4f} Batch_id={batch_id} Accuracy={accuracy:.2f}", False
-            )
+            text = f"Train: Loss={plain_loss.item():.4f} Batch_id={batch_id} Accuracy={accuracy:.2f}"
+        bar.batch_done(text)
         if stopped:
             break
-    line = bars.close(bar)
+    line = bar.finish()
     accelerator.print(line, flush=True)
     return Scores(loss_sum / seen, accuracy, line)
 
@@ -181,6 +201,7 @@ def fit(
     device: str = "auto",
     precision: str = "auto",
     workers: int | None = None,
+    graph: bool = True,
     after_epoch: Callable[[Run], None] = lambda run: None,
     transform: A.Compose | None = None,
 ) -> Trained:
@@ -194,6 +215,7 @@ def fit(
     resume: continue the run in `folder`, or the one in `runs` that was saved last, from its checkpoint. The
     result is as if it had never stopped.
     device, precision: see make_accelerator. workers: see dataset.loaders.
+    graph: capture the training step as a CUDA graph, where one process trains on a CUDA device.
     after_epoch: called in the main process with the records so far, once an epoch is saved.
     transform: an Albumentations Compose for the training images in place of dataset.train_transform, see
     check_transform; it overrides settings.augmentation and settings.shift, and the record holds it.
@@ -240,7 +262,10 @@ def fit(
         state.restore()
     else:
         state.save()  # From here on the run can be resumed.
-    _train_epochs(state, prepared, train_loader, test_loader, after_epoch)
+    step = None
+    if graph and accelerator.device.type == "cuda" and accelerator.num_processes == 1:
+        step = GraphedStep(network, settings.batch_size, facts["precision"])
+    _train_epochs(state, prepared, train_loader, test_loader, step, after_epoch)
     return Trained(network, state.run.history, folder)
 
 
@@ -283,6 +308,7 @@ def _train_epochs(
     prepared: nn.Module,
     train_loader: Loader,
     test_loader: Loader,
+    step: GraphedStep | None,
     after_epoch: Callable[[Run], None],
 ) -> None:
     """Trains from where `state` is to the last epoch; saves after each, and when a signal stops the run."""
@@ -300,11 +326,12 @@ def _train_epochs(
     with (
         shared_batch_norm(state.parts["network"], accelerator.num_processes),
         Interrupts(wait=accelerator.num_processes == 1) as interrupts,
-        Bars(accelerator.is_main_process, forecast.watch) as bars,
+        ProgressBar(accelerator.is_main_process, forecast) as bar,
     ):
         for epoch in epochs:
             with explain_failures(epoch, folder, settings):
-                _train_epoch(state, epoch, prepared, train_loader, test_loader, interrupts, bars)
+                _train_epoch(state, epoch, prepared, train_loader, test_loader, step, interrupts, bar)
+            state.run.facts["cuda_graph"] = step is not None and step.replay is not None
             state.save()
             if accelerator.is_main_process and not state.progress.batches:
                 after_epoch(state.run)
@@ -324,8 +351,9 @@ def _train_epoch(
     prepared: nn.Module,
     train_loader: Loader,
     test_loader: Loader,
+    step: GraphedStep | None,
     interrupts: Interrupts,
-    bars: Bars,
+    bar: ProgressBar,
 ) -> None:
     """One epoch and its test, or the part of it before a signal."""
     accelerator, settings, progress = state.accelerator, state.run.settings, state.progress
@@ -344,7 +372,8 @@ def _train_epoch(
         settings.label_smoothing,
         progress,
         lambda: interrupts.signal is not None,
-        bars,
+        bar,
+        step,
     )
     progress.seconds = time.perf_counter() - started
     if progress.batches < len(train_loader):

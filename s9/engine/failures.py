@@ -1,5 +1,6 @@
 """Detects failures of a run early and explains them in one line."""
 
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -44,29 +45,34 @@ class Interrupts:
 
 
 class FiniteCheck:
-    """Checks each batch's loss and gradient norm, and remembers the first that is not finite.
+    """Finds the first batch whose loss or gradient is not finite.
 
-    The check runs on the device: reading its result at every batch would make a GPU wait for the CPU.
+    update() computes on the device and does not wait for it; raise_if_found() does.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
+    def __init__(self, network: nn.Module) -> None:
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        # Batch number (-1: none so far), loss and norm of the gradient there.
-        self.first = torch.tensor([-1.0, 0.0, 0.0], device=device)
+        self.batches: list[int] = []
+        self.values: list[Tensor] = []
 
     def update(self, batch: int, loss: Tensor, gradients: bool) -> None:
-        """gradients: check them too; not with float16, whose scaled gradients may overflow by design."""
+        """Notes the loss and the norm of the gradients that a batch gave, before the optimizer changes them.
+
+        gradients: False leaves them out; in float16 they are scaled, and overflow now and then by design.
+        """
         norm = torch.zeros((), device=loss.device)
         if gradients:
             norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        found = torch.stack([torch.full_like(norm, batch), loss.detach().float(), norm])
-        self.first = torch.where((self.first[0] < 0) & ~found.isfinite().all(), found, self.first)
+        self.batches.append(batch)
+        self.values.append(torch.stack([loss, norm]))
 
     def raise_if_found(self) -> None:
-        """Raises RunError if a loss or a gradient norm was not finite."""
-        batch, loss, norm = self.first.tolist()
-        if batch >= 0:
-            raise RunError(f"batch {batch:.0f}: the loss is {loss:g} and the gradient's norm {norm:g}")
+        """Raises RunError for the first batch since the last call that was not finite."""
+        values = torch.stack(self.values).tolist() if self.values else []
+        for batch, (loss, norm) in zip(self.batches, values, strict=True):
+            if not math.isfinite(loss + norm):
+                raise RunError(f"batch {batch}: the loss is {loss:g} and the gradient's norm {norm:g}")
+        self.batches, self.values = [], []
 
 
 @contextmanager

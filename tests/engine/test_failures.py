@@ -73,7 +73,7 @@ def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path, whole, bat
 
 
 def test_the_finite_check_remembers_the_first(capsys):
-    check = FiniteCheck(new_network(), torch.device("cpu"))
+    check = FiniteCheck(new_network())
     check.update(0, torch.tensor(1.0), gradients=True)
     check.raise_if_found()
     check.update(1, torch.tensor(float("nan")), gradients=False)

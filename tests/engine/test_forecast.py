@@ -18,31 +18,22 @@ class Clock:
         self.now = 100.0
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
-    def batches(self, waits):
-        """A loader that lets its reader wait so long for each batch."""
-        clock = self
-
-        class Waiting(list):
-            def __iter__(self):
-                for number, wait in enumerate(waits):
-                    clock.now += wait
-                    yield number
-
-        return Waiting(waits)
-
 
 def watched(clock, waits, steps, first=0, **options):
-    """Runs an epoch whose batches are waited for and computed that long, in seconds."""
+    """A forecast that is told of an epoch whose batches are waited for and computed that long, in seconds."""
     options = {"sizes": [32] * 60, "tested": 0, "device": CPU, **options}
-    predicted = Forecast("paper", first=first, **options)
-    seen = []
-    loader = clock.batches(waits[first:])
-    loader.__class__.__len__ = lambda self: len(waits)
-    for number, step in zip(predicted.watch(loader), steps[first:], strict=True):
-        seen.append(number)
+    forecast = Forecast("paper", first=first, **options)
+    epoch(forecast, clock, waits, steps, first)
+    return forecast
+
+
+def epoch(forecast, clock, waits, steps, first=0):
+    forecast.start(len(waits))
+    for wait, step in zip(waits[first:], steps[first:], strict=True):
+        clock.now += wait
+        forecast.batch_arrived()
         clock.now += step
-    assert seen == list(range(len(waits) - first))
-    return predicted
+        forecast.batch_done()
 
 
 def test_it_is_judged_by_twenty_batches_without_the_warm_up(monkeypatch, capsys):
@@ -74,10 +65,11 @@ def test_of_an_epoch_that_goes_on_only_the_rest_counts(monkeypatch, capsys):
 def test_an_epoch_of_few_batches_is_judged_by_half_of_them(monkeypatch, capsys, batches, judged):
     warm_up = batches // 2
     steps = [50.0] * warm_up + [1.0] * (batches - warm_up)
-    run = watched(Clock(monkeypatch), [0.0] * batches, steps, sizes=[32] * 600)
+    clock = Clock(monkeypatch)
+    run = watched(clock, [0.0] * batches, steps, sizes=[32] * 600)
     line = capsys.readouterr().out
     assert f"about {progress.in_words(600 * batches)}, judging by {judged}" in line
-    assert list(run.watch([7, 8])) == [7, 8]
+    epoch(run, clock, [0.0] * batches, steps)
     assert capsys.readouterr().out == "", "said twice"
 
 

@@ -13,10 +13,14 @@ def an_epoch(shown, first=0):
     """The bar's last line, and the batches that went by."""
     loader, _ = loaders(small_data(), 32, workers=0)
     loader.set_epoch(1, first=first)
-    with progress.Bars(shown) as of_run:
-        bar = of_run.open(loader, first)
-        seen = len(list(bar))
-        return of_run.close(bar), seen
+    with progress.ProgressBar(shown) as bar:
+        bar.start(len(loader), first)
+        seen = 0
+        for _ in loader:
+            bar.batch_arrived()
+            bar.batch_done()
+            seen += 1
+        return bar.finish(), seen
 
 
 def test_the_text_is_ten_characters_wide_on_any_terminal(monkeypatch, capsys):
@@ -39,25 +43,27 @@ def test_what_is_not_shown_prints_nothing(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_each_epochs_batches_are_watched(capsys):
-    passed = []
+def test_the_forecast_is_told_of_each_batch_of_each_epoch():
+    told = []
 
-    def watch(loader):
-        for batch in loader:
-            passed.append(batch)
-            yield batch
+    class Forecast:
+        def start(self, batches):
+            told.append(batches)
 
-    loader, _ = loaders(small_data(), 32, workers=0)
-    with progress.Bars(watch=watch) as of_run:
+        def batch_arrived(self):
+            told.append("arrived")
+
+        def batch_done(self):
+            told.append("done")
+
+    with progress.ProgressBar(forecast=Forecast()) as bar:
         for _ in range(2):
-            of_run.close(list_through(of_run.open(loader)))
-    assert len(passed) == 6
-
-
-def list_through(bar):
-    for _ in bar:
-        pass
-    return bar
+            bar.start(2)
+            for text in ("Train: 1", None):
+                bar.batch_arrived()
+                bar.batch_done(text)
+            assert bar.finish().startswith("Train: 1: 100%")
+    assert told == [2, "arrived", "done", "arrived", "done"] * 2
 
 
 def test_outside_of_notebooks_no_widget_is_drawn_or_imported():
