@@ -27,7 +27,7 @@ CHANGED = ("README.md", "S9.ipynb", "Images", "results")
 class LastRun:
     """The run in `runs` that was saved last, as the notebook shows it. Each access reads its folder.
 
-    Raises UserError on access if there is no run, or none with a finished epoch, or if `data` is not its data.
+    Access raises UserError if there is no run with a finished epoch, or if `data` is not its data.
     """
 
     def __init__(self, runs: str | Path, data: Data) -> None:

@@ -1,9 +1,11 @@
-"""install.py: what it finds missing, and when it calls pip."""
+"""install.py: what does not meet requirements.txt, and what pip may change."""
 
-import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
+
+import pytest
 
 from s9 import install
 
@@ -16,81 +18,64 @@ def write(folder, text):
     return path
 
 
-def test_finds_what_is_absent_with_the_versions_of_its_line(tmp_path):
-    path = write(tmp_path, f"numpy>=1\n{ABSENT}>=1.0,<2.1\nother.{ABSENT}\n")
-    assert install.missing(path) == [f"{ABSENT}>=1.0,<2.1", f"other.{ABSENT}"]
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (f"numpy>=1\n{ABSENT}>=1.0,<2.1  # why\n", [f"{ABSENT}>=1.0,<2.1"]),
+        (f"# {ABSENT}\n\n   \nnumpy  # {ABSENT}\n", []),
+        ("numpy>=999\nscikit_learn\nPyTest>=1\nTorch<1\n", ["numpy>=999", "Torch<1"]),
+        ("jupyter>=999\npapermill>=999\nipython>=999\nipykernel\n", []),
+    ],
+)
+def test_what_no_installed_version_fits_is_unmet_except_the_kernels_packages(tmp_path, text, lines):
+    assert install.unmet(write(tmp_path, text)) == lines
 
 
-def test_ignores_comments_and_blank_lines(tmp_path):
-    path = write(tmp_path, f"# {ABSENT}-a\n\n   \n  # {ABSENT}-b\nnumpy  # {ABSENT}-c\n{ABSENT}  # why\n")
-    assert install.missing(path) == [ABSENT]
+def test_this_repositorys_own_requirements_are_met():
+    assert install.unmet() == []
 
 
-def test_ignores_what_starts_notebooks(tmp_path, monkeypatch):
-    def absent(name):
-        raise install.PackageNotFoundError(name)
-
-    monkeypatch.setattr(install, "version", absent)
-    assert install.missing(write(tmp_path, "jupyter>=1.0\npapermill>=2.6\nnumpy\n")) == ["numpy"]
-
-
-def test_leaves_what_is_there_in_any_version(tmp_path):
-    assert install.missing(write(tmp_path, "numpy>=999\nscikit_learn\nPyTest\n")) == []
-
-
-def test_reads_this_repos_own_requirements(monkeypatch):
-    asked = []
-    monkeypatch.setattr(install, "version", asked.append)
-    assert install.missing() == []
-    assert {"torch", "albumentations", "torchsummary"} <= set(asked)
-    assert all(re.fullmatch(r"[a-z-]+", name) for name in asked)
-
-
-def test_calls_pip_with_all_that_is_missing(monkeypatch, capsys):
-    calls = []
-    monkeypatch.setattr(install, "missing", lambda: ["one>=1,<2", "two"])
-    monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append((command, check)))
-    install.install_missing()
-    assert calls == [([sys.executable, "-m", "pip", "install", "--quiet", "one>=1,<2", "two"], True)]
-    assert capsys.readouterr().out == "installing one>=1,<2, two\n"
-
-
-def test_pip_installs_what_is_missing(tmp_path, monkeypatch, capfd):
-    """Really, but into a folder of its own, and from a package that the test has made."""
-    there = tmp_path / "there"
-    with zipfile.ZipFile(tmp_path / "s9_probe-1.0-py3-none-any.whl", "w") as wheel:
+def make_wheel(folder, version, requires=""):
+    name = f"s9_probe-{version}"
+    info = f"Metadata-Version: 2.1\nName: s9-probe\nVersion: {version}\n{requires}"
+    with zipfile.ZipFile(folder / f"{name}-py3-none-any.whl", "w") as wheel:
         wheel.writestr("s9_probe.py", "")
+        wheel.writestr(f"{name}.dist-info/METADATA", info)
         wheel.writestr(
-            "s9_probe-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: s9-probe\nVersion: 1.0\n"
+            f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
-        wheel.writestr(
-            "s9_probe-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        wheel.writestr("s9_probe-1.0.dist-info/RECORD", "")
-    for name, value in {"NO_INDEX": "1", "FIND_LINKS": str(tmp_path), "TARGET": str(there)}.items():
-        monkeypatch.setenv(f"PIP_{name}", value)
-    monkeypatch.syspath_prepend(there)
+        wheel.writestr(f"{name}.dist-info/RECORD", "")
+
+
+@pytest.fixture
+def pip(tmp_path, monkeypatch):
+    """pip, which installs into a folder of the test, from a package that the test makes."""
+    for name, value in {"NO_INDEX": "1", "FIND_LINKS": tmp_path, "TARGET": tmp_path / "there"}.items():
+        monkeypatch.setenv(f"PIP_{name}", str(value))
+    monkeypatch.syspath_prepend(tmp_path / "there")
     path = write(tmp_path, "numpy>=1\ns9-probe>=1,<2\n")
-    missing = install.missing
-    monkeypatch.setattr(install, "missing", lambda: missing(path))
+    unmet = install.unmet
+    monkeypatch.setattr(install, "unmet", lambda: unmet(path))
+
+
+def test_pip_installs_what_is_unmet_once_and_says_what_has_changed(tmp_path, pip, capfd):
+    make_wheel(tmp_path, "1.0")
+    make_wheel(tmp_path, "2.0")
     install.install_missing()
-    assert (there / "s9_probe.py").exists()
-    assert capfd.readouterr().out == "installing s9-probe>=1,<2\n"
+    assert (tmp_path / "there" / "s9_probe.py").exists()
+    assert capfd.readouterr().out == "installing s9-probe>=1,<2\ns9-probe: new -> 1.0\n"
     install.install_missing()
     assert capfd.readouterr().out == ""
 
 
-def test_calls_no_pip_when_nothing_is_missing(monkeypatch, capsys):
-    def refuse(*_, **__):
-        raise AssertionError("nothing to run")
-
-    monkeypatch.setattr(install, "missing", list)
-    monkeypatch.setattr(subprocess, "run", refuse)
-    install.install_missing()
-    assert capsys.readouterr().out == ""
+@pytest.mark.parametrize("kept", ["ipykernel", "torch"])
+def test_the_kernels_packages_and_a_torch_that_fits_keep_their_versions(tmp_path, pip, kept):
+    make_wheel(tmp_path, "1.0", f"Requires-Dist: {kept}<1\n")
+    with pytest.raises(SystemExit, match=r"pip cannot install s9-probe>=1,<2 \(.*\): install them, then re"):
+        install.install_missing()
+    assert not (tmp_path / "there").exists()
 
 
-def test_needs_nothing_but_the_standard_library():
-    """-S leaves out what is installed, -I everything but Python's own modules."""
-    code = f"import sys; sys.path.append({str(install.Path(install.__file__).parent)!r}); import install"
+def test_it_needs_the_standard_library_and_pip_alone():
+    code = f"import sys; sys.path.append({str(Path(install.__file__).parent)!r}); import install"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, timeout=60)
