@@ -3,7 +3,7 @@
     python assignment.py audit     one row a requirement, with the value measured; exit 1 if one is not met
     python assignment.py qna       the five answers, ready to paste
     python assignment.py figures   draws the pictures in Images/ anew
-    python assignment.py readme    rewrites the machine-made parts of README.md, and results/SHA256SUMS
+    python assignment.py readme    rewrites the machine-made parts of README.md
 
 Each takes --run, the folder of the run to speak of: results/best by default, or results/reference where that
 is not there.
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("audit", "measure every requirement; exit 1 if one is not met"),
         ("qna", "print the five answers, ready to paste"),
         ("figures", "draw the pictures in Images/ anew, from the run's records and weights, and the data"),
-        ("readme", "rewrite the machine-made parts of README.md, and the checksums of the evidence"),
+        ("readme", "rewrite the machine-made parts of README.md"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument(

@@ -6,6 +6,7 @@ from model import build
 from s9 import records
 from s9.records import Epoch, Run
 from s9.settings import Settings
+from tools.evidence import scheduled_rate
 
 STRUCTURE = "C1 C2 C3 C4 O, three convolutions a block"
 SHRINKING = "a block shrinks in its third convolution, by stride 2 or dilation"
@@ -37,22 +38,31 @@ FACTS = {
 }
 
 
-def log_of(history):
+def log_of(history, settings=None, images=10_000, batches=391):
     """The log of a run with this history."""
+    name = "Validation" if settings and settings.validation else "Test"
     return "".join(
         f"Epoch {row.epoch}\n"
-        f"Train: Loss=1.2345 Batch_id=390 Accuracy={row.train_accuracy:.2f}: 100%|██| 391/391 [00:09<00:00]\n"
-        f"Test set: Average loss: {row.test_loss:.4f}, Accuracy: 1/1 ({row.test_accuracy:.2f}%)\n\n"
+        f"Train: Loss=1.2345 Batch_id={batches - 1} Accuracy={row.train_accuracy:.2f}: 100%|█| [00:09<00:00]\n"
+        f"{name} set: Average loss: {row.test_loss:.4f}, "
+        f"Accuracy: {row.test_accuracy * images / 100:.0f}/{images} ({row.test_accuracy:.2f}%)\n\n"
         for row in history
     )
 
 
-def make_run(folder, network=None, accuracies=(70.0, 84.0, 86.5), log=None, facts=FACTS, **settings):
+def make_run(
+    folder, network=None, accuracies=(70.0, 84.0, 86.5), log=None, facts=FACTS, loss=0.8, **settings
+):
     """Writes a run whose test accuracies are these, epoch by epoch; senseless ones too."""
-    history = [Epoch(n, 0.1, 1.0, 60.0, 0.8, accuracy, 9.0) for n, accuracy in enumerate(accuracies, 1)]
-    settings = Settings(**{"epochs": len(history)} | settings)
+    settings = Settings(**{"epochs": len(accuracies)} | settings)
+    batches = -(-50_000 // settings.batch_size)
+    history = [
+        Epoch(n, round(scheduled_rate(settings, batches, n), 6), 1.0, 60.0, loss, accuracy, 9.0)
+        for n, accuracy in enumerate(accuracies, 1)
+    ]
     folder.mkdir(parents=True, exist_ok=True)
-    run = Run(folder, settings, facts, history, log_of(history) if log is None else log)
+    log = log_of(history, settings, batches=batches) if log is None else log
+    run = Run(folder, settings, facts, history, log)
     records.write(run, network or build(settings.model))
     return run
 

@@ -1,98 +1,98 @@
-"""Ties the evidence together: checksums of the files that numbers rest on, logs that agree with histories.
+"""Checks: a run's files against each other, images for JPEG copies, pictures against drawn ones."""
 
-results/SHA256SUMS is in the format of `sha256sum`, with paths from the root of the repository. Runs under
-way, in results/unfinished/, are no evidence yet.
-"""
-
-import hashlib
-import itertools
 import re
 from pathlib import Path
 
-from s9 import files, records
-from s9.errors import UserError
-from s9.records import Run
+import cv2
+import numpy as np
 
-SUMS = "results/SHA256SUMS"
-UNFINISHED = "results/unfinished"
+from s9 import records
+from s9.records import Epoch, Run
+from s9.settings import Settings
 
 LOGGED = re.compile(
     r"^Epoch (\d+)\n"
-    r"Train: Loss=\S+ Batch_id=\d+ Accuracy=(\S+?):.*\n"
-    r"(?:Test|Validation) set: Average loss: (\S+), Accuracy: \d+/\d+ \((\S+)%\)$",
+    r"Train: Loss=\S+ Batch_id=(\d+) Accuracy=(\S+?):.*\[([\d:]+)<.*\n"
+    r"(?:Test|Validation) set: Average loss: (\S+), Accuracy: (\d+)/(\d+) \((\S+)%\)$",
     re.MULTILINE,
 )
-"""An epoch in a log: number, train accuracy, test loss, test accuracy; its train loss is one batch's."""
-
-VALUES = ("train accuracy", "test loss", "test accuracy")
-
-
-def checksums(root: Path) -> dict[str, str]:
-    """SHA-256 in hex of the files under results/, of Images/*.png and of S9.ipynb, by path, in its order.
-
-    Left out: SHA256SUMS itself, runs under way, and what git does not keep (checkpoints, hidden files).
-    """
-    files = [*(root / "results").rglob("*"), *(root / "Images").glob("*.png"), root / "S9.ipynb"]
-    paths = {
-        path.relative_to(root).as_posix(): path
-        for path in files
-        if path.is_file() and not path.match("checkpoint*.pt") and not path.name.startswith(".")
-        if root / UNFINISHED not in path.parents
-    }
-    paths.pop(SUMS, None)
-    return {name: hashlib.sha256(paths[name].read_bytes()).hexdigest() for name in sorted(paths)}
-
-
-def write_checksums(root: Path) -> None:
-    """Rewrites results/SHA256SUMS from the files as they are."""
-    lines = [f"{digest}  {name}\n" for name, digest in checksums(root).items()]
-    files.replace(root / SUMS, "".join(lines).encode())
-
-
-def read_checksums(root: Path) -> dict[str, str]:
-    """What results/SHA256SUMS says, by path. Raises UserError if it is missing or is not such a file."""
-    try:
-        lines = (root / SUMS).read_text(encoding="utf-8").splitlines()
-        matches = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines]
-        return {match[2]: match[1] for match in matches}
-    except (OSError, UnicodeDecodeError, TypeError) as error:
-        raise UserError(f"{SUMS} cannot be read ({error}): run python assignment.py readme") from error
-
-
-def changed_files(root: Path) -> list[str]:
-    """A line for every file that differs from results/SHA256SUMS, is missing, or is not listed there."""
-    listed, found = read_checksums(root), checksums(root)
-    lines = []
-    for name in sorted({*listed, *found}):
-        if name not in found:
-            lines.append(f"{name} is missing")
-        elif name not in listed:
-            lines.append(f"{name} is not listed in {SUMS}")
-        elif listed[name] != found[name]:
-            lines.append(f"{name} differs from {SUMS}")
-    return lines
+"""An epoch in a log: number, last batch, train accuracy, time, test loss, correct, images, test accuracy."""
 
 
 def run_folders(root: Path) -> list[Path]:
-    """All folders under results/ that hold a run, but for runs under way."""
+    """Folders below root/results that hold a run, in alphabetical order, without those in unfinished/."""
     folders = sorted(path.parent for path in (root / "results").rglob(records.SETTINGS))
-    return [folder for folder in folders if root / UNFINISHED not in folder.parents]
+    return [folder for folder in folders if root / "results" / "unfinished" not in folder.parents]
 
 
 def disagreements(run: Run) -> list[str]:
-    """A line for every value on which a run's log and its history differ, in the digits that are shown."""
+    """One line for each value on which a run's log, history and settings disagree, to the printed digits.
+
+    Learning rates must follow the schedule of the settings. No epoch may be shorter than its training.
+    """
     logged = LOGGED.findall(run.log)
-    for here, row in itertools.zip_longest(logged, run.history):
-        numbers = (int(here[0]) if here else None, row.epoch if row else None)
-        if numbers[0] != numbers[1]:
-            in_log, in_history = (f"epoch {number}" if number else "its end" for number in numbers)
-            return [f"{run.folder}: where the history has {in_history}, the log has {in_log}"]
-    lines = []
-    for (_, *shown), row in zip(logged, run.history, strict=True):
-        kept = (f"{row.train_accuracy:.2f}", f"{row.test_loss:.4f}", f"{row.test_accuracy:.2f}")
-        for name, here, there in zip(VALUES, shown, kept, strict=True):
-            if here != there:
-                lines.append(
-                    f"{run.folder}, epoch {row.epoch}: {name} {here} in the log, {there} in the history"
-                )
+    numbers = [int(entry[0]) for entry in logged], [row.epoch for row in run.history]
+    if numbers[0] != numbers[1]:
+        return [f"{run.folder}: the log has epochs {numbers[0]}, the history {numbers[1]}"]
+    return [
+        f"{run.folder}, epoch {row.epoch}: {difference}"
+        for entry, row in zip(logged, run.history, strict=True)
+        for difference in _differences(run, entry, row)
+    ]
+
+
+def _differences(run: Run, entry: tuple[str, ...], row: Epoch) -> list[str]:
+    _, last_batch, train_accuracy, time, test_loss, correct, images, test_accuracy = entry
+    settings, data = run.settings, run.facts["data"]
+    batches = -(-data["train"] // settings.batch_size)
+    rate = scheduled_rate(settings, batches, row.epoch)
+    compared = (
+        ("train accuracy", "log", train_accuracy, "history", f"{row.train_accuracy:.2f}"),
+        ("test loss", "log", test_loss, "history", f"{row.test_loss:.4f}"),
+        ("test accuracy", "log", test_accuracy, "history", f"{row.test_accuracy:.2f}"),
+        ("test accuracy", "log", test_accuracy, "count of images", f"{100 * int(correct) / int(images):.2f}"),
+        ("test images", "log", images, "settings", f"{data['test']}"),
+        ("last batch", "log", last_batch, "settings", f"{batches - 1}"),
+        ("learning rate", "history", f"{row.learning_rate:.6f}", "settings", f"{rate:.6f}"),
+    )
+    lines = [
+        f"{name} {value} in the {place}, {other} in the {source}"
+        for name, place, value, source, other in compared
+        if value != other
+    ]
+    seconds = sum(int(part) * 60**power for power, part in enumerate(reversed(time.split(":"))))
+    if seconds > row.seconds + 1:
+        lines.append(f"training took {seconds} s in the log, the epoch {row.seconds:.1f} s in the history")
     return lines
+
+
+def scheduled_rate(settings: Settings, batches: int, epoch: int) -> float:
+    """Learning rate of the kernels in the first of an epoch's batches, as make_optimizer schedules it."""
+    steps, peak = settings.epochs * batches, settings.learning_rate
+    turns = [0, settings.rise * steps - 1, steps - 1]
+    return float(np.interp((epoch - 1) * batches, turns, [peak / 25, peak, peak / 25e4]))
+
+
+def jpeg_copies(images: np.ndarray) -> np.ndarray:
+    """Which of the uint8 images (n, 32, 32, 3) were once saved as JPEG of quality 75: bool (n,).
+
+    Saving such an image again at that quality hardly changes it. Any other image loses more at quality 75
+    than at 85.
+    """
+
+    def loss(image: np.ndarray, quality: int) -> float:
+        _, encoded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))
+        return float(cv2.absdiff(cv2.imdecode(encoded, cv2.IMREAD_COLOR), image).mean())
+
+    as_bgr = np.ascontiguousarray(images[..., ::-1])
+    return np.array([loss(image, 75) < 0.6 * loss(image, 85) for image in as_bgr], dtype=bool)
+
+
+def changed_pictures(folder: Path, drawn: Path) -> list[str]:
+    """Names of the PNG files that differ between the folders in their pixels, or are in one of them alone."""
+
+    def pixels(path: Path) -> np.ndarray | None:
+        return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.exists() else None
+
+    names = sorted({path.name for place in (folder, drawn) for path in place.glob("*.png")})
+    return [name for name in names if not np.array_equal(pixels(folder / name), pixels(drawn / name))]

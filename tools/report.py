@@ -1,4 +1,4 @@
-"""Writes the pages: the machine-made parts of README.md, the pictures in Images/, the checksums."""
+"""Writes the pages: the machine-made parts of README.md, the pictures in Images/."""
 
 import re
 from pathlib import Path
@@ -44,7 +44,7 @@ def readme_parts(folder: Path) -> dict[str, str]:
         "receptive-field": receptive_field_table(receptive_field(network)),
         "log": _fenced(runs[0].log),
         "validation": claims.validation_table(claims.read_trials(results / "validation.csv")),
-        "benchmark": benchmark.format_report(benchmark.read_report(results / "benchmark.json")),
+        "benchmark": benchmark.format_report(benchmark.read_report(results / "bench.json")),
         "accelerate": benchmark.format_report(benchmark.read_report(results / "accelerate.json")),
     }
     for name in networks.keys() - {handed_in().name}:  # Sections of their own.
@@ -96,7 +96,7 @@ def draw_run(run: Run, data: dataset.Data, folder: Path) -> None:
 def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
     """Writes the notebook's pictures into `folder`, and what the records of all networks make."""
     results = REPO / "results"
-    report = benchmark.read_report(results / "benchmark.json")
+    report = benchmark.read_report(results / "bench.json")
     ours = [
         curves.Point(name, count_parameters(utils.new_network(name)), *claims.accuracy(runs))
         for name, runs in claims.read_networks(results).items()
@@ -136,7 +136,7 @@ def _run_figures(run: Run, data: dataset.Data) -> dict[str, style.NotebookFigure
 
 
 def refresh_readme(folder: Path) -> int:
-    """Rewrites README.md and the checksums of the evidence; returns 0.
+    """Rewrites README.md; returns 0.
 
     Raises UserError, and changes nothing, if a log and its history disagree.
     """
@@ -145,14 +145,13 @@ def refresh_readme(folder: Path) -> int:
     old = README.read_text(encoding="utf-8")
     new = fill(old, readme_parts(folder))
     files.replace(README, new.encode())
-    evidence.write_checksums(REPO)
     print("README.md rewritten" if new != old else "README.md was up to date")
     return 0
 
 
 def check_readme(folder: Path) -> int:
     """Says what `refresh_readme` would change, and where logs and histories disagree; 0 if nothing."""
-    lines = [*evidence.changed_files(REPO), *_disagreements()]
+    lines = _disagreements()
     for line in lines:
         print(line)
     text = README.read_text(encoding="utf-8")

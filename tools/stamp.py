@@ -7,7 +7,6 @@ It can be repeated with another address. Standard library only: it runs in a fre
 installed.
 """
 
-import hashlib
 import re
 import subprocess
 import sys
@@ -16,13 +15,12 @@ from pathlib import Path
 from s9.errors import CommandParser, UserError
 
 REPO = Path(__file__).parent.parent
-NOTEBOOK, SUMS = "S9.ipynb", "results/SHA256SUMS"
 NAMED = re.compile(
     r'(colab\.research\.google\.com/github/|address = .*https://github\.com/|torch\.hub\.load\(\\?")'
     r"([\w.-]+/[\w.-]+?)(/blob/|\.git|\\?\")"
 )
 """An address that the repository names as its own, with what stands before and after it."""
-PLACES = {"README.md": 2, NOTEBOOK: 2, "hubconf.py": 1}
+PLACES = {"README.md": 2, "S9.ipynb": 2, "hubconf.py": 1}
 """How many of them a file holds, at least."""
 ADDRESS = re.compile(
     r"(?:(?:https?://|ssh://)(?:[^@/]*@)?github\.com(?::\d+)?/|git@github\.com:)?"
@@ -88,13 +86,11 @@ def stamped(root: Path) -> str | None:
 def stamp(root: Path, address: str) -> list[str]:
     """Writes the address into the files in `root` that name it; returns the names of those that change.
 
-    If results/SHA256SUMS holds the notebook's checksum, it is updated.
-
     Raises UserError, and changes nothing, for a bad address or a file that is missing or holds none.
     """
     address = parse(address)
     try:
-        old = {name: (root / name).read_bytes().decode() for name in (*PLACES, SUMS)}
+        old = {name: (root / name).read_bytes().decode() for name in PLACES}
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the files to stamp ({error}): git restore them") from error
     new = dict(old)
@@ -102,8 +98,6 @@ def stamp(root: Path, address: str) -> list[str]:
         new[name], count = NAMED.subn(rf"\g<1>{address}\g<3>", old[name])
         if count < least:
             raise UserError(f"{name} names an address {count} times, not {least}: git restore it")
-    before, after = (hashlib.sha256(texts[NOTEBOOK].encode()).hexdigest() for texts in (old, new))
-    new[SUMS] = old[SUMS].replace(f"{before}  {NOTEBOOK}\n", f"{after}  {NOTEBOOK}\n")
     changed = [name for name in new if new[name] != old[name]]
     for name in changed:
         try:

@@ -14,7 +14,7 @@ from s9.analysis.receptive_field import receptive_field
 from s9.analysis.summary import summary
 from s9.errors import UserError
 from s9.settings import Settings
-from tools import answers, evidence, report
+from tools import answers, report
 
 TO_HAND_IN = [name for name in ("reference", "best", "dilated") if (REPO / "results" / name).is_dir()]
 
@@ -196,50 +196,14 @@ def test_a_run_without_its_section_is_told_and_nothing_is_written(repo, refused)
 # The evidence
 
 
-def flip_digit(path):
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text[:-2] + str((int(text[-2]) + 1) % 10) + text[-1:], encoding="utf-8")
-
-
-def flip_bit(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("name", "flip"),
-    [
-        ("results/reference/history.csv", flip_digit),
-        ("results/fast/weights.safetensors", flip_bit),
-        ("Images/metrics.png", flip_bit),
-        ("S9.ipynb", flip_bit),
-    ],
-)
-def test_evidence_that_was_changed_is_named(name, flip, repo, capsys):
-    assert assignment.main(["readme", "--check"]) == 0
-    capsys.readouterr()
-    flip(repo / name)
-    assert assignment.main(["readme", "--check"]) == 1
-    assert capsys.readouterr().out.splitlines() == [
-        f"{name} differs from results/SHA256SUMS",
-        "if that is meant, run python assignment.py readme",
-    ]
-    assert assignment.main(["readme"]) == 0
-    assert assignment.main(["readme", "--check"]) == 0
-    capsys.readouterr()
-
-
 def test_a_history_that_its_log_contradicts_is_not_made_the_new_evidence(repo, refused, capsys):
     path = repo / "results" / "reference" / "history.csv"
     history = records.read_history(path)
     shown = f"{history[24].test_accuracy:.2f}"
     history[24] = history[24]._replace(test_accuracy=99.99)
     path.write_text(records.format_history(history), encoding="utf-8")
-    sums = (repo / evidence.SUMS).read_bytes()
     line = f"results/reference, epoch 25: test accuracy {shown} in the log, 99.99 in the history"
     assert line in refused(assignment, "readme")
-    assert (repo / evidence.SUMS).read_bytes() == sums
     assert assignment.main(["readme", "--check"]) == 1
     assert line in capsys.readouterr().out
 

@@ -1,92 +1,18 @@
-"""Checksums of the evidence, and logs held against histories."""
+"""Runs whose files disagree, JPEG copies, and pictures against drawn ones."""
 
-import hashlib
-import shutil
-import subprocess
+import re
 
+import cv2
+import numpy as np
 import pytest
 from conftest import REPO
 from made_runs import make_run
 
 from s9 import records
-from s9.errors import UserError
-from tools import evidence
+from tools import evidence, report
 
 
-@pytest.fixture
-def root(tmp_path):
-    """A small repository with a run, pictures, a notebook and their checksums."""
-    make_run(tmp_path / "results" / "best" / "seed-1")
-    (tmp_path / "Images").mkdir()
-    for name in (
-        "Images/b.png",
-        "Images/a.png",
-        "Images/notes.txt",
-        "S9.ipynb",
-        "results/public.csv",
-        "README.md",
-    ):
-        (tmp_path / name).write_text(name, encoding="utf-8")
-    make_run(tmp_path / "results" / "unfinished" / "best")
-    for name in ("checkpoint.pt", "checkpoint-previous.pt"):
-        (tmp_path / "results" / "best" / name).write_text("not evidence", encoding="utf-8")
-    (tmp_path / "results" / ".DS_Store").write_text("not evidence", encoding="utf-8")
-    evidence.write_checksums(tmp_path)
-    return tmp_path
-
-
-def test_all_evidence_is_listed_and_nothing_else(root):
-    lines = (root / evidence.SUMS).read_text(encoding="utf-8").splitlines()
-    assert [line[66:] for line in lines] == [
-        "Images/a.png",
-        "Images/b.png",
-        "S9.ipynb",
-        "results/best/seed-1/history.csv",
-        "results/best/seed-1/log.txt",
-        "results/best/seed-1/settings.json",
-        "results/best/seed-1/weights.safetensors",
-        "results/public.csv",
-    ]
-    assert lines[0] == f"{hashlib.sha256(b'Images/a.png').hexdigest()}  Images/a.png"
-    assert evidence.changed_files(root) == []
-    assert evidence.run_folders(root) == [root / "results" / "best" / "seed-1"]
-
-
-@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs the program sha256sum")
-def test_the_usual_program_reads_the_file(root):
-    command = ["sha256sum", "--check", "--strict", evidence.SUMS]
-    assert subprocess.run(command, cwd=root, capture_output=True).returncode == 0
-    (root / "S9.ipynb").write_text("changed", encoding="utf-8")
-    told = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8")
-    assert (told.returncode, "S9.ipynb: FAILED" in told.stdout) == (1, True)
-
-
-def test_every_file_that_differs_is_missing_or_is_not_listed_is_named(root):
-    (root / "Images" / "a.png").unlink()
-    (root / "Images" / "b.png").write_text("Images/c.png", encoding="utf-8")
-    (root / "results" / "new.csv").touch()
-    assert evidence.changed_files(root) == [
-        "Images/a.png is missing",
-        "Images/b.png differs from results/SHA256SUMS",
-        "results/new.csv is not listed in results/SHA256SUMS",
-    ]
-    evidence.write_checksums(root)
-    assert evidence.changed_files(root) == []
-
-
-@pytest.mark.parametrize("content", [None, b"no checksums\n", b"0123  S9.ipynb\n", b"\xff\xfe"])
-def test_a_file_of_checksums_that_is_none_is_one_line(content, root):
-    (root / evidence.SUMS).unlink()
-    if content is not None:
-        (root / evidence.SUMS).write_bytes(content)
-    with pytest.raises(UserError, match=r"results/SHA256SUMS cannot be read .*: run python"):
-        evidence.changed_files(root)
-
-
-# Logs and histories
-
-
-def test_the_committed_logs_and_histories_agree():
+def test_the_committed_runs_agree_with_themselves():
     folders = evidence.run_folders(REPO)
     assert {REPO / "results" / "reference", REPO / "results" / "fast"} <= set(folders)
     for folder in folders:
@@ -95,41 +21,96 @@ def test_the_committed_logs_and_histories_agree():
         assert len(evidence.LOGGED.findall(run.log)) == run.settings.epochs
 
 
+def test_runs_in_progress_are_not_listed(tmp_path):
+    for name in ("best/seed-1", "unfinished/best"):
+        make_run(tmp_path / "results" / name)
+    assert evidence.run_folders(tmp_path) == [tmp_path / "results" / "best" / "seed-1"]
+
+
+def changed_row(**values):
+    def change(run):
+        run.history[1] = run.history[1]._replace(**values)
+        return run
+
+    return change
+
+
+def changed_log(old, new):
+    return lambda run: run._replace(log=re.sub(old, new, run.log))
+
+
+def changed_settings(**values):
+    return lambda run: run._replace(settings=run.settings.__class__(**{**vars(run.settings), **values}))
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"train_accuracy": 60.01}, "train accuracy 60.00 in the log, 60.01 in the history"),
-        ({"test_loss": 0.8001}, "test loss 0.8000 in the log, 0.8001 in the history"),
-        ({"test_accuracy": 84.1}, "test accuracy 84.00 in the log, 84.10 in the history"),
+        (changed_row(train_accuracy=60.01), "train accuracy 60.00 in the log, 60.01 in the history"),
+        (changed_row(test_loss=0.8001), "test loss 0.8000 in the log, 0.8001 in the history"),
+        (changed_row(test_accuracy=84.1), "test accuracy 84.00 in the log, 84.10 in the history"),
+        (changed_row(learning_rate=0.1), "learning rate 0.100000 in the history, 0.166454 in the settings"),
+        (changed_row(seconds=7.9), "training took 9 s in the log, the epoch 7.9 s in the history"),
+        (changed_log("8400/", "9400/"), "test accuracy 84.00 in the log, 94.00 in the count of images"),
+        (
+            changed_log("4200/5000|8400/10000", "4200/5000"),
+            "test images 5000 in the log, 10000 in the settings",
+        ),
+        (changed_settings(batch_size=64), "last batch 390 in the log, 781 in the settings"),
+        (
+            changed_settings(learning_rate=0.4),
+            "learning rate 0.166454 in the history, 0.332907 in the settings",
+        ),
     ],
 )
-def test_a_history_that_differs_from_its_log_is_named_with_its_epoch(change, line, tmp_path):
+def test_a_doctored_history_log_or_record_is_named_with_its_epoch(change, line, tmp_path):
     run = make_run(tmp_path)
     assert evidence.disagreements(run) == []
-    run.history[1] = run.history[1]._replace(**change)
-    assert evidence.disagreements(run) == [f"{tmp_path}, epoch 2: {line}"]
+    lines = evidence.disagreements(change(run))
+    assert f"{tmp_path}, epoch 2: {line}" in lines
 
 
-def test_a_validation_run_and_a_diverged_one_agree_too(tmp_path):
+def test_a_validation_run_agrees_too(tmp_path):
+    assert evidence.disagreements(make_run(tmp_path, validation=True)) == []
+
+
+def test_missing_epochs_are_named(tmp_path):
     run = make_run(tmp_path)
-    run.history[2] = run.history[2]._replace(test_loss=float("nan"))
-    log = run.log.replace("Test set", "Validation set")
-    start = log.index("Epoch 3")
-    run = run._replace(log=log[:start] + log[start:].replace("0.8000", "nan"))
-    assert evidence.disagreements(run) == []
-
-
-def test_epochs_that_only_one_of_the_two_has_are_named(tmp_path):
-    run = make_run(tmp_path)
-    for history, line in (
-        (run.history[:2], "where the history has its end, the log has epoch 3"),
-        (run.history[1:], "where the history has epoch 2, the log has epoch 1"),
-        (
-            [*run.history, run.history[2]._replace(epoch=4)],
-            "where the history has epoch 4, the log has its end",
-        ),
-    ):
-        assert evidence.disagreements(run._replace(history=history)) == [f"{tmp_path}: {line}"]
+    line = f"{tmp_path}: the log has epochs [1, 2, 3], the history [1, 2]"
+    assert evidence.disagreements(run._replace(history=run.history[:2])) == [line]
     without = run._replace(log=run.log.replace("Accuracy=60.00", "Accuracy 60.00", 1))
-    line = "where the history has epoch 1, the log has epoch 2"
-    assert evidence.disagreements(without) == [f"{tmp_path}: {line}"]
+    line = f"{tmp_path}: the log has epochs [2, 3], the history [1, 2, 3]"
+    assert evidence.disagreements(without) == [line]
+
+
+def test_jpeg_copies_are_told_from_other_images():
+    smooth = np.random.default_rng(0).integers(90, 170, (3, 6, 6, 1), np.uint8).repeat(3, axis=3)
+    images = np.stack([cv2.resize(image, (32, 32), interpolation=cv2.INTER_CUBIC) for image in smooth])
+    _, encoded = cv2.imencode(".jpg", images[1], (cv2.IMWRITE_JPEG_QUALITY, 75))
+    images[1] = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert evidence.jpeg_copies(images[..., ::-1]).tolist() == [False, True, False]
+
+
+def test_pictures_that_differ_or_are_missing_are_named(tmp_path):
+    for place, names in (("committed", "abc"), ("drawn", "abd")):
+        (tmp_path / place).mkdir()
+        for name in names:
+            cv2.imwrite(str(tmp_path / place / f"{name}.png"), np.zeros((4, 4, 3), np.uint8))
+    changed = np.zeros((4, 4, 3), np.uint8)
+    changed[0, 0, 0] = 1
+    cv2.imwrite(str(tmp_path / "committed" / "b.png"), changed)
+    assert evidence.changed_pictures(tmp_path / "committed", tmp_path / "drawn") == [
+        "b.png",
+        "c.png",
+        "d.png",
+    ]
+
+
+def test_the_committed_pictures_are_those_that_the_code_draws(cifar10, tmp_path):
+    """Where the versions and the processor are the run's; elsewhere fonts and rounding differ."""
+    run = records.read(report.handed_in())
+    here = records.collect_facts(cifar10.facts(), "cpu", "float32", 0)
+    if any(here[fact] != run.facts[fact] for fact in ("data", "device", "python", "versions")):
+        pytest.skip("another machine or other versions than the run's")
+    report.draw_figures(run, cifar10, tmp_path)
+    assert evidence.changed_pictures(REPO / "Images", tmp_path) == []
