@@ -21,9 +21,9 @@ import utils
 from dataset import TEST_BATCH_SIZE
 from s9 import records
 from s9.data import photos
-from s9.data.cifar10 import CLASSES, MEAN, STD
+from s9.data.cifar10 import MEAN, STD
 from s9.data.device_loader import normalise
-from s9.data.sources import load
+from s9.data.sources import description
 from s9.engine.hardware import DEVICES, make_accelerator
 from s9.errors import CommandParser, UserError, printable
 
@@ -115,16 +115,13 @@ def default_run() -> Path:
 
 def trained_network(folder: Path, device: str = "auto") -> Trained:
     """The network of a run folder, on the device. Raises UserError if the run or the device is not there."""
-    settings = records.read(folder).settings
-    network = utils.new_network(settings.model)
+    run = records.read(folder)
+    network = utils.network_of(run)
     records.load_weights(folder, network)
     device = make_accelerator(device, "float32").device
     network.eval().to(device, memory_format=torch.channels_last)
-    classes, mean, std = CLASSES, MEAN, STD
-    if settings.dataset != "cifar10":  # Whose facts are known without the data.
-        data = load(settings.dataset)
-        classes, mean, std = data.classes, data.mean, data.std
-    return Trained(settings.model, network, settings.dataset, classes, mean, std)
+    data = description(run.settings.dataset, run.facts.get("data", {}))
+    return Trained(run.settings.model, network, run.settings.dataset, *data)
 
 
 def answers(trained: Trained, paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, float] | UserError]]:

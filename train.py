@@ -9,6 +9,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import Field, fields, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import utils
 from dataset import loaders
 from model import NETWORKS
 from s9 import records
-from s9.data.sources import DATASETS, load
+from s9.data.sources import DATASETS, load, load_recorded
 from s9.engine import hardware
 from s9.errors import CommandParser, Interrupted, RunError, UserError, option
 from s9.settings import PRESETS, Settings, preset
@@ -72,15 +73,20 @@ def make_parser() -> CommandParser:
     )
     what.add_argument("--model", help=f"network: one of {', '.join(NETWORKS)}; default: the preset's")
     what.add_argument(
+        "--init", type=Path, metavar="RUN", help="start from the weights of this run folder (fine-tuning)"
+    )
+    what.add_argument(
         "--dataset",
         default="auto",
-        help=f"one of {', '.join(DATASETS)}; auto (default) uses cifar10 if it is available, else digits",
+        help=f"one of {', '.join(DATASETS)}, or a folder of pictures (train/CLASS/ and test/CLASS/, or only "
+        "CLASS/); auto (default) uses cifar10 if it is available, else digits",
     )
     what.add_argument(
         "--data-dir",
         metavar="DIR",
-        help="folder with CIFAR-10 (cifar-10-batches-py or two parquet files); default: the environment "
-        "variable CIFAR10_DIR, else it is downloaded once",
+        help="folder with CIFAR-10 (cifar-10-batches-py or two parquet files) or CIFAR-100 "
+        "(cifar-100-python); default for CIFAR-10: the environment variable CIFAR10_DIR, else it is "
+        "downloaded once",
     )
     how = parser.add_argument_group("settings")
     for setting in fields(Settings):
@@ -104,6 +110,9 @@ def make_parser() -> CommandParser:
     )
     where.add_argument(
         "--out", type=Path, metavar="DIR", help="run folder; default: the next free runs/MODEL-DATASET-N"
+    )
+    where.add_argument(
+        "--track", metavar="NAME", help="also send the curves to a tracker: tensorboard, wandb, ..."
     )
     where.add_argument(
         "--resume",
@@ -150,11 +159,12 @@ def train(options: argparse.Namespace) -> None:
     """Trains as the options say. Raises UserError for options that do not fit together."""
     recipe, settings = chosen_settings(options)
     utils.new_network(settings.model)  # Refuses an unknown name before the data is loaded.
+    tracker = _tracker(options.track)
     data = load(options.dataset, options.data_dir)
     settings = replace(settings, dataset=data.name)
     if FIRST_PROCESS:
         print(f"Recipe: preset {recipe}", flush=True)
-    utils.fit(
+    trained = utils.fit(
         settings,
         data,
         options.out,
@@ -162,14 +172,30 @@ def train(options: argparse.Namespace) -> None:
         device=options.device,
         precision=options.precision,
         workers=options.workers,
+        after_epoch=tracker,
+        init=options.init,
         graph=not options.no_graph,
     )
+    if options.track and FIRST_PROCESS:
+        from s9.plots.diagnostics import plot_confusion
+
+        data = data.validation() if settings.validation else data
+        found = utils.probabilities(trained.network, data)
+        tracker.finish("confusion", plot_confusion(data.test_labels, found, data.classes, data.name))
+
+
+def _tracker(name: str | None) -> Callable[[records.Run], None]:
+    if not name:
+        return lambda run: None
+    from s9.engine.tracking import Tracker  # Nothing of a tracker is imported unless one is asked for.
+
+    return Tracker(name)
 
 
 def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.Scores:
     """Tests a run's weights in float32, on the test or validation set of its history; prints the scores."""
     run = records.read(folder)
-    data = load(run.settings.dataset, data_dir)
+    data = load_recorded(run.settings.dataset, run.facts.get("data", {}), data_dir)
     network = utils.trained_network(run, data, device)
     if run.settings.validation:
         data = data.validation()

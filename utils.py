@@ -20,7 +20,8 @@ from dataset import default_workers, loaders, train_transform
 from model import build
 from s9 import records
 from s9.data.device_loader import Loader, normalise
-from s9.data.sources import Data
+from s9.data.sources import Data, description
+from s9.engine import finetune
 from s9.engine.failures import FiniteCheck, Interrupts, explain_failures
 from s9.engine.hardware import make_accelerator, precision_of, shared_batch_norm
 from s9.engine.optimizer import make_optimizer
@@ -38,10 +39,10 @@ REFRESH = 10
 """Batches between two looks at the loss: each makes a GPU wait for the CPU."""
 
 
-def new_network(name: str) -> nn.Module:
-    """A new network by its name in model.NETWORKS, as model.build gives it; UserError if there is none."""
+def new_network(name: str, classes: int = 10) -> nn.Module:
+    """As model.build, but raises UserError."""
     try:
-        return build(name)
+        return build(name, classes)
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -204,6 +205,7 @@ def fit(
     graph: bool = True,
     after_epoch: Callable[[Run], None] = lambda run: None,
     transform: A.Compose | None = None,
+    init: Path | None = None,
 ) -> Trained:
     """Trains the network that the settings name, from its seed, and tests it after every epoch.
 
@@ -219,6 +221,7 @@ def fit(
     after_epoch: called in the main process with the records so far, once an epoch is saved.
     transform: an Albumentations Compose for the training images in place of dataset.train_transform, see
     check_transform; it overrides settings.augmentation and settings.shift, and the record holds it.
+    init: folder of a run to take the initial weights from, see finetune.py.
 
     Tests run in the precision of training, the last one in float32: it is the result. Several processes
     (accelerate launch) share each batch; the main process writes the folder.
@@ -232,7 +235,8 @@ def fit(
         raise UserError(f"the settings are for {settings.dataset}, the data is {data.name}: use the same")
     if settings.validation:
         data = data.validation()
-    network = _first_network(settings)
+    network = _first_network(settings, data)
+    start = finetune.read_start(init, network, data.classes) if init else None
     train_loader, test_loader = _loaders(settings, data, workers, accelerator, transform)
     claim = records.run_to_resume if resume else records.create_run
     folder = on_main_process(accelerator, lambda: claim(settings, folder, Path(runs)))
@@ -243,6 +247,8 @@ def fit(
     if hasattr(network, "init_whitening"):  # The first layer is computed from the data.
         images = torch.from_numpy(np.ascontiguousarray(data.train_images[:WHITENING_IMAGES]))
         network.init_whitening(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))
+    if start:
+        network.load_state_dict(start.weights, strict=False)
     network.to(accelerator.device, memory_format=torch.channels_last)
     optimizer, scheduler = make_optimizer(network, settings, settings.epochs * len(train_loader))
     # Accelerate changes the forward of the module it is given to mixed precision; wrapped in another module,
@@ -252,6 +258,7 @@ def fit(
     facts = records.collect_facts(data.facts(), accelerator.device, precision_of(accelerator), workers)
     if transform is not None:
         facts["transform"] = " ".join(repr(transform).split())
+    facts |= {"init": start.facts} if start else {}
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
@@ -269,12 +276,16 @@ def fit(
     return Trained(network, state.run.history, folder)
 
 
-def _first_network(settings: Settings) -> nn.Module:
-    """A new network of the settings' model, its weights drawn from the seed."""
+def _first_network(settings: Settings, data: Data) -> nn.Module:
+    """A new network of the settings' model for the data's classes, its weights drawn from the seed."""
+    for labels in (data.train_labels, data.test_labels):
+        if labels.min() < 0 or labels.max() >= len(data.classes):
+            found = f"{labels.min()} to {labels.max()}"
+            raise UserError(f"{data.name}: labels must be 0 to {len(data.classes) - 1}, got {found}")
     if torch.get_default_dtype() != torch.float32:
         raise UserError(f"torch's default dtype is {torch.get_default_dtype()}: set it back to torch.float32")
     torch.manual_seed(settings.seed)
-    network = new_network(settings.model)
+    network = new_network(settings.model, len(data.classes))
     size = image_size(settings, epoch=1)
     try:
         with torch.no_grad():
@@ -389,6 +400,12 @@ def _train_epoch(
     state.end_epoch(row, (trained.line, tested.line))
 
 
+def network_of(run: Run) -> nn.Module:
+    """A new network of a run's model and classes. Raises UserError if its record does not name them."""
+    classes, _, _ = description(run.settings.dataset, run.facts.get("data", {}))
+    return new_network(run.settings.model, len(classes))
+
+
 def trained_network(run: Run, data: Data, device: str = "auto") -> nn.Module:
     """The network of a run with its weights. Raises UserError if `data` is not what it was trained on.
 
@@ -396,7 +413,7 @@ def trained_network(run: Run, data: Data, device: str = "auto") -> nn.Module:
     """
     data = data.validation() if run.settings.validation else data
     records.check_data(run.facts["data"], data.facts())
-    network = new_network(run.settings.model)
+    network = network_of(run)
     records.load_weights(run.folder, network)
     device = make_accelerator(device, "float32").device
     return network.to(device, memory_format=torch.channels_last)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from s9 import files
 from s9.errors import UserError, how_to_resume
@@ -207,6 +207,8 @@ def continued(before: dict, now: dict, epoch: int) -> dict:
     check_data(before["data"], now["data"])
     if before.get("transform") != now.get("transform"):
         raise UserError("the run began with another transform of the training images: pass the same one")
+    if now.get("init", before.get("init")) != before.get("init"):
+        raise UserError("the run began with other weights: use the same --init, or none")
     resumed = before.get("resumed", [])
     latest = before | {key: value for stretch in resumed for key, value in stretch.items()}
     changed = {key: now[key] for key in SAME_HARDWARE_AND_CODE if now[key] != latest[key]}
@@ -246,7 +248,7 @@ def write(run: Run, network: nn.Module) -> None:
     files.replace(run.folder / LOG, run.log.encode())
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     # Two networks may have weights of the same names and shapes and compute different functions.
-    metadata = {"network": type(network).__name__}
+    metadata = {"network": type(network).__name__, "classes": json.dumps(run.facts["data"].get("classes"))}
     files.replace(run.folder / WEIGHTS, safetensors.torch.save(weights, metadata))
 
 
@@ -305,11 +307,10 @@ def read(folder: Path) -> Run:
     return Run(folder, settings, facts, read_history(folder / HISTORY), log)
 
 
-def load_weights(folder: Path, network: nn.Module) -> None:
-    """Loads a run's weights into `network`, which must be of the class that was trained.
+def read_weights(folder: Path, network: nn.Module) -> dict[str, Tensor]:
+    """A run's weights, of any number of classes.
 
-    Raises UserError, and leaves `network` unchanged, if the file is missing, damaged, of another network, or
-    holds numbers that are not finite.
+    Raises UserError if the file is missing, damaged, of another network, or not finite.
     """
     path = folder / WEIGHTS
     try:
@@ -322,9 +323,18 @@ def load_weights(folder: Path, network: nn.Module) -> None:
     if named != needed:
         other = named if named.isidentifier() else "a network without a name"
         raise UserError(f"{path} holds the weights of {other}, not of {needed}: name a run of {needed}")
+    if not all(tensor.float().isfinite().all() for tensor in weights.values()):
+        raise UserError(f"{path} holds weights that are not finite: {DAMAGED}")
+    return weights
+
+
+def load_weights(folder: Path, network: nn.Module) -> None:
+    """Loads a run's weights into `network`, which must be of the class that was trained.
+
+    Raises UserError, and leaves `network` unchanged, if the file is missing, damaged or of another network.
+    """
+    weights, path, needed = read_weights(folder, network), folder / WEIGHTS, type(network).__name__
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if {name: tensor.shape for name, tensor in weights.items()} != expected:
         raise UserError(f"{path} holds the weights of another {needed} than the one here: {DAMAGED}")
-    if not all(tensor.float().isfinite().all() for tensor in weights.values()):
-        raise UserError(f"{path} holds weights that are not finite: {DAMAGED}")
     network.load_state_dict(weights)

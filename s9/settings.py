@@ -31,7 +31,7 @@ class Settings:
     """
 
     model: str = _setting("reference", "network, a name in model.NETWORKS")
-    dataset: str = _setting("cifar10", "data set, a name in s9.data.sources.DATASETS")
+    dataset: str = _setting("cifar10", "data set, see s9.data.sources.load")
     epochs: int = _setting(30, "passes over the training set; the schedules span them all", 1, 100_000)
     batch_size: int = _setting(128, "images per step", 1, 50_000)
     learning_rate: float = _setting(0.2, "peak learning rate of SGD", 1e-6, 100)

@@ -23,7 +23,8 @@ def run(*arguments):
 def test_training_leaves_a_run_that_evaluates_to_its_own_log(tmp_path, capsys, monkeypatch, preset):
     folder, digits = tmp_path / "run", dataset.load("digits")
     few = digits._replace(train_images=digits.train_images[:300], train_labels=digits.train_labels[:300])
-    monkeypatch.setattr(train, "load", lambda *_: few)
+    for name in ("load", "load_recorded"):
+        monkeypatch.setattr(train, name, lambda *_: few)
     run("--preset", preset, "--dataset", "digits", "--epochs", 1, "--workers", 0, "--out", folder)
     first = capsys.readouterr().out.splitlines()[0]
     assert first == f"Recipe: preset {preset}"
@@ -72,7 +73,7 @@ def test_resume_needs_a_run(tmp_path, monkeypatch, refused):
     ("arguments", "message"),
     [
         (["--model", "resnet"], "unknown model 'resnet': choose one of reference, best, dilated, fast"),
-        (["--dataset", "mnist"], "unknown dataset 'mnist': choose one of auto, cifar10, digits"),
+        (["--dataset", "mnist"], "unknown dataset 'mnist': choose one of auto, cifar10, cifar100"),
         (["--device", "tpu", "--dataset", "digits"], "unknown device 'tpu'"),
         (["--precision", "int4", "--dataset", "digits"], "unknown precision 'int4'"),
         (["--epochs", "0"], "--epochs must be at least 1, got 0"),

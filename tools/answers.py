@@ -32,7 +32,7 @@ def qna(run: Run) -> str:
     """
     if reason := too_large(run.settings.model):
         raise UserError(f"{run.folder}: {reason}; hand in a run of another network")
-    network = utils.new_network(run.settings.model)
+    network = utils.network_of(run)
     records.load_weights(run.folder, network)
     transforms = "\n\n".join(
         inspect.getsource(function).rstrip()

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from dataset import loaders
 from predict import Trained, trained_network
-from s9 import files
+from s9 import files, records
 from s9.data import download
-from s9.data.sources import Data, load
+from s9.data.sources import Data, load_recorded
 from s9.errors import CommandParser, UserError
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         require_packages()
         trained = trained_network(options.run, "cpu")
-        data = data_at_hand(trained.dataset, options.data_dir)
+        data = data_at_hand(
+            trained.dataset, records.read(options.run).facts.get("data", {}), options.data_dir
+        )
         files.ensure_writable(options.out, "s9.onnx")
         content = to_onnx(trained)
     except UserError as error:
@@ -48,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         _, test_loader = loaders(data)
         checks[f"the {len(data.test_images):,} test images"] = (images for images, _ in test_loader)
     else:
-        print("CIFAR-10 is not at hand (--data-dir, CIFAR10_DIR): comparing on random images alone")
+        print(f"{trained.dataset} is not at hand (--data-dir): comparing on random images alone")
     for name, batches in checks.items():
         difference = largest_difference(content, trained.network, batches)
         print(f"largest difference between two logits on {name}: {difference:.1e}", flush=True)
@@ -75,8 +77,8 @@ def make_parser() -> CommandParser:
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
-        help="folder that holds CIFAR-10, to compare on its test images too; default: the variable "
-        "CIFAR10_DIR, or what was downloaded before",
+        help="folder that holds the run's data, to compare on its test images too; default: the one that the "
+        "run names; for CIFAR-10 the variable CIFAR10_DIR, or what was downloaded before",
     )
     return parser
 
@@ -88,17 +90,19 @@ def require_packages() -> None:
         raise UserError(f"the export needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
-def data_at_hand(dataset: str, data_dir: str | None) -> Data | None:
-    """The data of a run, or None where CIFAR-10 would have to be downloaded first.
+def data_at_hand(dataset: str, facts: dict, data_dir: str | None) -> Data | None:
+    """The data of a run, or None where it is not on this machine, or not known by its name.
 
-    Raises UserError for a folder that was given, by option or environment, but holds no CIFAR-10.
+    dataset, facts: of the run, see load_recorded().
+
+    Raises UserError for a folder that was given, by option or environment, but does not hold it.
     """
-    if dataset != "cifar10" or data_dir or os.environ.get("CIFAR10_DIR"):
-        return load(dataset, data_dir)
+    if data_dir or (dataset == "cifar10" and os.environ.get("CIFAR10_DIR")):
+        return load_recorded(dataset, facts, data_dir)
     cache = download.default_cache()
-    for folder in (cache, cache / download.PARQUET_FOLDER):
+    for folder in (cache, cache / download.PARQUET_FOLDER) if dataset == "cifar10" else (None,):
         try:
-            return load(dataset, folder)
+            return load_recorded(dataset, facts, folder)
         except UserError:
             continue
     return None

@@ -218,13 +218,18 @@ def _grey(image: Image.Image) -> Image.Image:
     return Image.fromarray((255 * shares).round().clip(0, 255).astype(np.uint8))
 
 
+def endings() -> set[str]:
+    """Of the names of pictures, in lower case: ".jpg" and the others."""
+    Image.init()
+    return PHONES | {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+
+
 def in_folder(folder: Path) -> list[Path]:
     """The pictures in a folder, by the endings of their names, sorted; subfolders are not searched.
 
     Raises UserError if there is none, or the folder cannot be read.
     """
-    Image.init()
-    known = PHONES | {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    known = endings()
     try:
         # A Mac leaves a ._photo.jpg, which is no picture, beside each photo.jpg on a foreign disk.
         files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]

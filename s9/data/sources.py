@@ -2,19 +2,20 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from s9.data import download
-from s9.data.cifar10 import CLASSES, MEAN, STD, read_folder
+from s9.data import download, folders
+from s9.data.cifar10 import CLASSES, MEAN, STD, read_cifar100, read_folder
 from s9.errors import UserError
 
-DATASETS = ("auto", "cifar10", "digits")
-
-
+DATASETS = ("auto", "cifar10", "cifar100", "digits")
+FOLDER = "folder-"
+"""How the name of a data set from a folder begins."""
 VALIDATION_IMAGES = 5_000
 
 
@@ -22,7 +23,7 @@ class Data(NamedTuple):
     """A data set in memory."""
 
     name: str
-    """"cifar10" or "digits"."""
+    """Letters, digits, '.', '_' and '-'. That of a folder of pictures begins with "folder-"."""
     classes: tuple[str, ...]
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -30,6 +31,8 @@ class Data(NamedTuple):
     test_labels: np.ndarray
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+    folder: str = ""
+    """Where the pictures of a folder are."""
 
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 over all images and labels, in their order."""
@@ -44,11 +47,14 @@ class Data(NamedTuple):
             "fingerprint": self.fingerprint(),
             "train": len(self.train_images),
             "test": len(self.test_images),
-        }
+            "classes": list(self.classes),
+            "mean": list(self.mean),
+            "std": list(self.std),
+        } | ({"folder": self.folder} if self.folder else {})
 
     def validation(self) -> "Data":
-        """The training set alone: its last 5,000 images stand in for the test set, which stays unseen."""
-        count = min(VALIDATION_IMAGES, len(self.train_images) // 10)
+        """The training set alone: its last 5,000 images, a tenth if fewer, replace the test set."""
+        count = min(VALIDATION_IMAGES, max(len(self.train_images) // 10, 1))
         images, labels = self.train_images, self.train_labels
         return self._replace(
             train_images=images[:-count],
@@ -61,19 +67,29 @@ class Data(NamedTuple):
 def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path | None = None) -> Data:
     """The named data set.
 
-    dataset: "cifar10", "digits", or "auto": CIFAR-10 where it can be had, else digits, and says so.
+    dataset: "cifar10", "cifar100", "digits", or "auto": CIFAR-10 where it can be had, else digits, and says
+    so; or the path of a folder of pictures, see folders.py.
     data_dir: folder that holds CIFAR-10, as `cifar-10-batches-py` or as two parquet files; if None, the
     environment variable CIFAR10_DIR; if that is not set either, it is downloaded, once, into `cache`.
+    For CIFAR-100, the folder that holds `cifar-100-python`.
 
-    Raises UserError for an unknown name, for a folder that was given but holds no whole CIFAR-10, and for one
-    given for the digits: what was asked for by name is never silently replaced.
+    Raises UserError for an unknown name, for a folder that was given but does not hold the whole data set,
+    and for one that is not needed: what was asked for by name is never silently replaced.
     """
-    if dataset not in DATASETS:
-        raise UserError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
+    if dataset not in DATASETS and not os.path.isdir(dataset):  # noqa: PTH112, it takes any text.
+        names = ", ".join(DATASETS)
+        raise UserError(f"unknown dataset {dataset!r}: choose one of {names}, or a folder of pictures")
+    if data_dir and (dataset == "digits" or dataset not in DATASETS):
+        raise UserError(f"the dataset {dataset} needs no data folder: leave out {data_dir}")
     if dataset == "digits":
-        if data_dir:
-            raise UserError(f"the digits need no data folder: leave out {data_dir}, or ask for cifar10")
         return digits()
+    if dataset not in DATASETS:
+        return pictures(Path(dataset))
+    if dataset == "cifar100":
+        if not data_dir:
+            raise UserError("CIFAR-100 is not downloaded: name the folder that holds it (--data-dir)")
+        classes, arrays = read_cifar100(Path(data_dir))
+        return Data("cifar100", classes, *arrays, *statistics(arrays[0]))
     data_dir = data_dir or os.environ.get("CIFAR10_DIR") or None
     if data_dir is not None:
         try:
@@ -90,6 +106,69 @@ def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path 
         print("CIFAR-10 cannot be had: going on with the small DIGITS data set instead.")
         print(f"Its figures say nothing about CIFAR-10.\n{'!' * 78}\n", flush=True)
         return digits()
+
+
+def load_recorded(dataset: str, facts: dict, data_dir: str | Path | None = None) -> Data:
+    """The data of a run. dataset, facts: settings.dataset and facts["data"] of its record.
+
+    data_dir: see load(); for a folder of pictures, where it is now. Raises UserError as load() does, and if a
+    folder holds other pictures than the run's.
+    """
+    if not dataset.startswith(FOLDER):
+        if dataset not in DATASETS:
+            raise UserError(f"the data set {dataset} of the run is not one of {', '.join(DATASETS)}")
+        return load(dataset, data_dir)
+    folder = Path(data_dir or facts.get("folder") or dataset)
+    if not folder.is_dir():
+        raise UserError(f"the pictures of the run are not in {folder}: name their folder (--data-dir)")
+    data = pictures(folder)._replace(name=dataset)
+    if data.fingerprint() != facts.get("fingerprint"):
+        raise UserError(f"{folder} holds other pictures than the run's: name their folder (--data-dir)")
+    return data
+
+
+def description(dataset: str, facts: dict) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
+    """Classes, mean and std of a run's data, from its record; arguments as for load_recorded().
+
+    Raises UserError if they are damaged, or missing and not known from the name of the data set.
+    """
+    if "classes" not in facts and dataset in ("cifar10", "digits"):  # Older records.
+        data = Data("cifar10", CLASSES, *[np.empty(0)] * 4) if dataset == "cifar10" else digits()
+        return data.classes, data.mean, data.std
+    try:
+        classes, mean, std = (tuple(facts[key]) for key in ("classes", "mean", "std"))
+        if not classes or len(set(classes)) < len(classes) or not all(isinstance(it, str) for it in classes):
+            raise ValueError("classes must be different names")
+        if not len(mean) == len(std) == 3 or not all(0 <= it <= 1 for it in (*mean, *std)) or 0 in std:
+            raise ValueError("mean and std must be three numbers in 0..1")
+        return classes, mean, std
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the record does not describe the data {dataset} ({error}): train again") from error
+
+
+def pictures(folder: Path) -> Data:
+    """A folder of pictures, see folders.py, under a name that no other data set has."""
+    classes, *arrays = folders.read(folder)
+    name = FOLDER + re.sub(r"[^\w.-]+", "_", folder.resolve().name)
+    return Data(name, classes, *arrays, *statistics(arrays[0]), str(folder))
+
+
+def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, in 0..1, of uint8 images (n, height, width, 3).
+
+    Raises UserError if a channel has the same value everywhere.
+    """
+    values = np.arange(256) / 255
+    counts = sum(  # In parts, for memory.
+        np.stack([np.bincount(part[..., channel].ravel(), minlength=256) for channel in range(3)])
+        for part in np.array_split(images, -(-len(images) // 1_000))
+    )
+    shares = counts / counts.sum(1, keepdims=True)
+    mean = shares @ values
+    std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
+    if not std.all():
+        raise UserError("all training images have one colour: use other pictures")
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def digits() -> Data:

@@ -116,15 +116,15 @@ def test_a_file_that_differs_is_not_written(folder, tmp_path, fast, capsys, monk
 
 def test_nothing_is_downloaded_to_compare_on(monkeypatch, tmp_path):
     monkeypatch.setattr(download, "default_cache", lambda: tmp_path)
-    assert export_onnx.data_at_hand("cifar10", None) is None
+    assert export_onnx.data_at_hand("cifar10", {}, None) is None
 
 
 def test_a_download_of_before_is_found(monkeypatch, tmp_path, cifar10_folder):
     monkeypatch.setattr(download, "default_cache", lambda: tmp_path)
     (tmp_path / download.PARQUET_FOLDER).symlink_to(cifar10_folder)
     read = []
-    monkeypatch.setattr(export_onnx, "load", lambda name, folder: read.append(folder) or _loaded(folder))
-    assert export_onnx.data_at_hand("cifar10", None) is not None
+    monkeypatch.setattr(export_onnx, "load_recorded", lambda *it: read.append(it[-1]) or _loaded(it[-1]))
+    assert export_onnx.data_at_hand("cifar10", {}, None) is not None
     assert read[-1] == tmp_path / download.PARQUET_FOLDER
 
 
