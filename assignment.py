@@ -2,6 +2,7 @@
 
     python assignment.py audit     one row a requirement, with the value measured; exit 1 if one is not met
     python assignment.py qna       the five answers, ready to paste
+    python assignment.py handin    makes your run the one that README.md, Images/ and the answers show
     python assignment.py figures   draws the pictures in Images/ anew
     python assignment.py readme    rewrites the machine-made parts of README.md
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from s9 import records
 from s9.data.sources import load
 from s9.errors import CommandParser, UserError
-from tools import answers, audit, claims, report
+from tools import answers, audit, claims, handin, report
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, text in (
         ("audit", "measure every requirement; exit 1 if one is not met"),
         ("qna", "print the five answers, ready to paste"),
+        ("handin", "make your run the one that README.md, Images/ and the answers show; push nothing"),
         ("figures", "draw the pictures in Images/ anew, from the run's records and weights, and the data"),
         ("readme", "rewrite the machine-made parts of README.md"),
     ):
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if name == "readme":
             command.add_argument("--check", action="store_true", help="change nothing; exit 1 if out of date")
-        if name == "figures":
+        if name in ("figures", "handin"):
             command.add_argument("--data-dir", metavar="DIR", help="folder that holds CIFAR-10")
     options = parser.parse_args(arguments)
     try:
@@ -45,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
             return audit.print_audit(run)
         if options.command == "qna":
             print(answers.qna(run))
+            return 0
+        if options.command == "handin":
+            handin.hand_in(options.run, options.data_dir)
+            print(f"ready to push:\n{handin.git_lines()}")
             return 0
         if options.command == "figures":
             claims.read_seeds(run.folder)  # Says so where nothing can be claimed of the run.
