@@ -220,39 +220,39 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
-def networks_table(networks: dict[str, list[Run]]) -> str:
-    """All networks side by side, one row each."""
+def networks_table(networks: dict[str, list[Run]], short: bool = False) -> str:
+    """A Markdown table of all networks; `short`: without multiply-adds and commands."""
     rows = []
     for name, runs in networks.items():
         network = utils.new_network(name)
         count = count_parameters(network)
-        over = "" if count < PARAMETER_LIMIT else ", too many to hand in"
+        over = "" if count < PARAMETER_LIMIT else ", over the limit"
         number = "" if len(runs) == 1 else f", {len(runs)} seeds"
-        rows.append(
-            (
-                f"[{name}](results/{name})",
-                f"{count:,}{over}",
-                f"{count_multiply_adds(network) / 1e6:.1f} million",
-                f"{receptive_field(network)[-1].r_out}",
-                f"**{_accuracy_text(runs)}**{number}",
-                f"{runs[0].settings.epochs}",
-                _time(runs),
-                _told(runs, _device),
-                _commands(runs),
-            )
-        )
-    header = (
-        "network", "parameters", "multiply-adds", "receptive field", "test accuracy, last epoch", "epochs",
-        "time", "device, precision", "command",
-    )  # fmt: skip
-    return _table(header, rows, right=("multiply-adds", "receptive field", "epochs"))
+        row = {
+            "network": f"`{name}`",
+            "parameters": f"{count:,}{over}",
+            "multiply-adds": f"{count_multiply_adds(network) / 1e6:.1f} million",
+            "receptive field": f"{receptive_field(network)[-1].r_out}",
+            "epochs": f"{runs[0].settings.epochs}",
+            "test accuracy, last epoch": f"**{_accuracy_text(runs)}**{number}",
+            "time": _time(runs),
+            "device, precision": _told(runs, _device),
+            "command": _commands(runs),
+        }
+        if short:
+            row |= {"network": f"[`{name}`](results/{name}/README.md)"}
+            del row["multiply-adds"], row["command"]
+        rows.append(row)
+    return _table(
+        tuple(rows[0]), [tuple(row.values()) for row in rows], ("multiply-adds", "receptive field", "epochs")
+    )
 
 
-def runs_table(runs: Sequence[Run], root: Path) -> str:
-    """Single runs side by side, one row each, as a Markdown table for a page in `root`."""
+def runs_table(runs: Sequence[Run]) -> str:
+    """A Markdown table of single runs in results/."""
     rows = [
         (
-            _link(run.folder, root),
+            f"`results/{run.folder.name}`",
             f"{run.settings.epochs}",
             _accuracy_text([run]),
             _time([run]),
@@ -265,14 +265,8 @@ def runs_table(runs: Sequence[Run], root: Path) -> str:
     return _table(header, rows, right=("epochs",))
 
 
-def _link(folder: Path, root: Path) -> str:
-    folder = folder.absolute()
-    address = (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()
-    return f"[`{address}`]({address})"
-
-
-def results_table(runs: Sequence[Run], root: Path) -> str:
-    """A network's claim and all that stands behind it, as a Markdown table for a page in `root`."""
+def results_table(runs: Sequence[Run]) -> str:
+    """A network's result and the facts of its runs, as a Markdown table."""
     network = utils.new_network(runs[0].settings.model)
     several = len(runs) > 1
     last = [f"{run.history[-1].test_accuracy:.2f}" for run in runs]
@@ -292,7 +286,6 @@ def results_table(runs: Sequence[Run], root: Path) -> str:
         ("Versions", _told(runs, _versions)),
         ("Code", _told(runs, _commit)),
         ("Command", _commands(runs)),
-        ("Records", _link(runs[0].folder, root)),
     ]
     return _table(("", ""), rows)
 

@@ -57,7 +57,7 @@ class LastRun:
 
 
 def hand_in(folder: Path, data_dir: str | None = None) -> None:
-    """Copies the run in `folder` to results/handin, and rewrites README.md, Images/ and the checksums.
+    """Copies the run in `folder` to results/handin, and rewrites the pages and Images/.
 
     An executed S9.ipynb beside the run's folder, where `make run` leaves it, becomes the repository's.
     Raises UserError, before anything is changed, if the run is unfinished, not on CIFAR-10, or too large.

@@ -1,5 +1,11 @@
-"""Writes the pages: the machine-made parts of README.md, the pictures in Images/."""
+"""Writes the generated parts of the pages, the README.md of every run folder, and the pictures in Images/.
 
+A generated part stands between `<!-- NAME: made by ... -->` and `<!-- end of NAME -->`. A link to code,
+[`name`](path.py#L1), gets the line on which `name` is defined.
+"""
+
+import ast
+import math
 import re
 from pathlib import Path
 
@@ -17,61 +23,179 @@ from tools import audit, benchmark, claims, evidence
 from tools.answers import _fenced
 
 REPO = Path(__file__).parent.parent
-
-
-README = REPO / "README.md"
-
-
 IMAGES = REPO / "Images"
+COMMAND = "python assignment.py readme"
+LAST_EPOCHS = 2
+"""Epochs of the log that README.md shows."""
 
 
 def handed_in() -> Path:
-    """The run that this page leads with."""
+    """The folder of the run that README.md leads with."""
     return records.leading_run(REPO / "results")
 
 
+def headline(runs: list[Run]) -> str:
+    """One sentence: accuracy with its spread and sampling error, parameters."""
+    mean, spread = claims.accuracy(runs)
+    images = runs[0].facts["data"]["test"]
+    error = math.sqrt(mean * (100 - mean) / images)
+    number = "one seed" if spread is None else f"mean and standard deviation of {len(runs)} seeds"
+    text = f"{mean:.2f}%" if spread is None else f"{mean:.2f} ± {spread:.2f}%"
+    parameters = count_parameters(utils.new_network(runs[0].settings.model))
+    return (
+        f"`{runs[0].settings.model}` reaches **{text}** after its last epoch ({number}; the sampling error "
+        f"of {images:,} test images is {error:.2f} points) with {parameters:,} parameters."
+    )
+
+
+def _fold(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def run_sections(run: Run) -> str:
+    """The sections on summary, receptive field and log that the assignment asks README.md for."""
+    network = utils.new_network(run.settings.model)
+    rows = receptive_field(network)
+    changing = [row for row in rows if row[1:4] != row[5:8]]
+    place = run.folder.absolute()
+    place = place.relative_to(REPO).as_posix() if place.is_relative_to(REPO) else place.as_posix()
+    epochs = run.log.strip().split("\n\n")
+    return "\n\n".join(
+        (
+            "## Model summary",
+            _fold("Output of torchsummary", _fenced(summary(network))),
+            "## Receptive field",
+            f"The receptive field before the global average is **{rows[-1].r_out}** pixels; "
+            f"[all layers]({place}/README.md#receptive-field).",
+            _fold(
+                "Receptive field <code>r</code>, size of the map <code>n</code>, distance of neighbours in "
+                "input pixels <code>j</code>, stride <code>s</code>; layers that change none are omitted",
+                receptive_field_table(changing),
+            ),
+            "## Training log",
+            f"[The full log]({place}/README.md#training-log) has {len(epochs)} epochs, a test after each. "
+            "Losses are plain cross-entropies.",
+            _fold(f"The last {LAST_EPOCHS} epochs", _fenced("\n\n".join(epochs[-LAST_EPOCHS:]))),
+        )
+    )
+
+
+def run_page(run: Run) -> str:
+    """The README.md of a run folder."""
+    network, settings = utils.new_network(run.settings.model), run.settings
+    held_out = "validation set (the last 5,000 training images)" if settings.validation else "test set"
+    pictures = [f"![{path.stem}]({path.name})" for path in sorted(run.folder.glob("*.png"))]
+    return "\n\n".join(
+        (
+            f"# `{settings.model}`, {settings.epochs} epochs, seed {settings.seed}",
+            f"Written by `{COMMAND}` from the files in this folder. The accuracy is that of the {held_out}.",
+            claims.results_table([run]),
+            *pictures,
+            "## Training log",
+            _fold(f"All {len(run.history)} epochs", _fenced(run.log)),
+            "## Model summary",
+            _fold("Output of torchsummary", _fenced(summary(network))),
+            "## Receptive field",
+            _fold("Receptive field, layer by layer", receptive_field_table(receptive_field(network))) + "\n",
+        )
+    )
+
+
 def readme_parts(folder: Path) -> dict[str, str]:
-    """The machine-made parts of the README by the name in their markers; `folder`: the run it leads with."""
+    """The generated parts of all pages, by name; `folder`: the run that README.md leads with."""
     results = REPO / "results"
     runs, networks = claims.read_seeds(folder), claims.read_networks(results)
     shorter = [run for name in ("notebook", "short") for run in claims.read_seeds(results / name)]
-    network = utils.new_network(runs[0].settings.model)
-    parts = {
-        "results": claims.results_table(runs, REPO),
-        "shorter": claims.runs_table(shorter, REPO),
+    return {
+        "results": f"{headline(runs)}\n\n{claims.networks_table(networks, short=True)}",
+        "run": run_sections(runs[0]),
         "networks": claims.networks_table(networks),
-        "summary": _fenced(summary(network)),
-        "receptive-field": receptive_field_table(receptive_field(network)),
-        "log": _fenced(runs[0].log),
+        "shorter": claims.runs_table(shorter),
         "validation": claims.validation_table(claims.read_trials(results / "validation.csv")),
         "benchmark": benchmark.format_report(benchmark.read_report(results / "bench.json")),
         "accelerate": benchmark.format_report(benchmark.read_report(results / "accelerate.json")),
     }
-    for name in networks.keys() - {handed_in().name}:  # Sections of their own.
-        parts[name] = claims.results_table(networks[name], REPO)
-        if name == "dilated":
-            parts[name] += f"\n\n{receptive_field_table(receptive_field(utils.new_network(name)))}"
-    return parts
 
 
-def fill(text: str, parts: dict[str, str]) -> str:
-    """`text` with each part between its markers, `<!-- NAME: made by ... -->` and `<!-- end of NAME -->`.
+def fill(pages: dict[Path, str], parts: dict[str, str]) -> dict[Path, str]:
+    """The pages' texts by path, with each part between its markers and with links to the lines of code.
 
-    Raises UserError if a pair of markers is missing or is there twice, or if there is a pair without a part.
+    Raises UserError if a pair of markers is missing or repeated, or has no part, or if a link names nothing.
     """
-    for name in re.findall(r"<!-- (\S+): made by `python assignment.py readme` -->", text):
-        if name not in parts:
-            raise UserError(f"README.md has a part {name!r} that no run is there for: take it out")
-    for name, part in parts.items():
-        pattern = rf"(<!-- {name}: made by `python assignment.py readme` -->\n).*?(<!-- end of {name} -->)"
-        text, count = re.subn(
-            pattern, lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text, flags=re.DOTALL
-        )
-        if count != 1:
+    pattern = rf"<!-- (\S+): made by `{COMMAND}` -->\n(?:.*?\n)?<!-- end of \1 -->"
+    found = [name for text in pages.values() for name in re.findall(pattern, text, re.DOTALL)]
+    for name in sorted({*found, *parts}):
+        if name not in parts or found.count(name) != 1:
+            expected = 1 if name in parts else 0
             raise UserError(
-                f"README.md must hold the markers of {name!r} once, not {count} times: put them back"
+                f"the pages must have {expected} pairs of markers {name!r}, got {found.count(name)}"
             )
-    return text
+
+    def filled(match: re.Match) -> str:
+        return f"<!-- {match[1]}: made by `{COMMAND}` -->\n{parts[match[1]]}\n<!-- end of {match[1]} -->"
+
+    return {
+        path: _with_lines(path, re.sub(pattern, filled, text, flags=re.DOTALL))
+        for path, text in pages.items()
+    }
+
+
+def _with_lines(page: Path, text: str) -> str:
+    def linked(match: re.Match) -> str:
+        name, target = match.groups()
+        tree = ast.parse((page.parent / target).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            targets = [getattr(it, "id", None) for it in getattr(node, "targets", [])]
+            if name in (getattr(node, "name", None), *targets):
+                return f"[`{name}`]({target}#L{node.lineno})"
+        raise UserError(f"{page.name}: {target} does not define {name}; change the link")
+
+    return re.sub(r"\[`(\w+)`\]\(([\w./]+\.py)#L\d+\)", linked, text)
+
+
+def written_pages(folder: Path) -> dict[Path, str]:
+    """All pages as `readme` writes them, by path; `folder`: the run that README.md leads with."""
+    paths = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+    pages = fill({path: path.read_text(encoding="utf-8") for path in paths}, readme_parts(folder))
+    runs = [records.read(folder) for folder in evidence.run_folders(REPO)]
+    return pages | {run.folder / "README.md": run_page(run) for run in runs}
+
+
+def _changed_pages(folder: Path) -> dict[Path, str]:
+    def differs(path: Path, text: str) -> bool:
+        return not path.exists() or path.read_text(encoding="utf-8") != text
+
+    return {path: text for path, text in written_pages(folder).items() if differs(path, text)}
+
+
+def refresh_readme(folder: Path) -> int:
+    """Rewrites the pages that are out of date; returns 0.
+
+    Raises UserError, and changes nothing, if a log and its history disagree.
+    """
+    if lines := _disagreements():
+        raise UserError(f"{lines[0]}: restore the files as the run wrote them")
+    changed = _changed_pages(folder)
+    for path, text in changed.items():
+        files.replace(path, text.encode())
+        print(f"{path.relative_to(REPO)} rewritten")
+    if not changed:
+        print("all pages are up to date")
+    return 0
+
+
+def check_readme(folder: Path) -> int:
+    """Prints the pages that are out of date, and where logs and histories disagree; returns 0 if none."""
+    lines = _disagreements()
+    lines += [f"{path.relative_to(REPO)} is out of date: run {COMMAND}" for path in _changed_pages(folder)]
+    print("\n".join(lines) or "all pages are up to date")
+    return int(bool(lines))
+
+
+def _disagreements() -> list[str]:
+    runs = [records.read(folder) for folder in evidence.run_folders(REPO)]
+    named = [run._replace(folder=run.folder.relative_to(REPO)) for run in runs]
+    return [line for run in named for line in evidence.disagreements(run)]
 
 
 PICTURES = (
@@ -94,14 +218,18 @@ def draw_run(run: Run, data: dataset.Data, folder: Path) -> None:
 
 
 def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
-    """Writes the notebook's pictures into `folder`, and what the records of all networks make."""
+    """Writes the pictures of a run, and those that compare networks, into `folder`."""
     results = REPO / "results"
     report = benchmark.read_report(results / "bench.json")
-    ours = [
-        curves.Point(name, count_parameters(utils.new_network(name)), *claims.accuracy(runs))
-        for name, runs in claims.read_networks(results).items()
+    ours = []
+    for name, runs in claims.read_networks(results).items():
+        count, epochs = count_parameters(utils.new_network(name)), runs[0].settings.epochs
+        rules = count < audit.PARAMETER_LIMIT
+        ours.append(curves.Point(name, count, *claims.accuracy(runs), epochs, rules))
+    public = [
+        curves.Point(mark.name, mark.parameters, mark.accuracy, None, mark.epochs)
+        for mark in claims.read_marks(results / "public.csv")
     ]
-    public = [curves.Point(*mark[:3]) for mark in claims.read_marks(results / "public.csv")]
     figures = {
         **_run_figures(run, data),
         "accuracy": curves.plot_accuracy(ours, public, audit.PARAMETER_LIMIT, audit.ACCURACY_LIMIT),
@@ -112,7 +240,7 @@ def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
 
 
 def _run_figures(run: Run, data: dataset.Data) -> dict[str, style.NotebookFigure]:
-    """The notebook's pictures, of a run."""
+    """The figures of a run, by name."""
     network = utils.trained_network(run, data)
     augmentations = dataset.augmentations_alone(
         data.mean, run.settings.seed, run.settings.augmentation, run.settings.shift
@@ -133,37 +261,3 @@ def _run_figures(run: Run, data: dataset.Data) -> dict[str, style.NotebookFigure
         ),
         "calibration": diagnostics.plot_calibration(interpret.calibration(labels, probabilities), name),
     }
-
-
-def refresh_readme(folder: Path) -> int:
-    """Rewrites README.md; returns 0.
-
-    Raises UserError, and changes nothing, if a log and its history disagree.
-    """
-    if lines := _disagreements():
-        raise UserError(f"{lines[0]}: bring back the files as the run wrote them")
-    old = README.read_text(encoding="utf-8")
-    new = fill(old, readme_parts(folder))
-    files.replace(README, new.encode())
-    print("README.md rewritten" if new != old else "README.md was up to date")
-    return 0
-
-
-def check_readme(folder: Path) -> int:
-    """Says what `refresh_readme` would change, and where logs and histories disagree; 0 if nothing."""
-    lines = _disagreements()
-    for line in lines:
-        print(line)
-    text = README.read_text(encoding="utf-8")
-    if fill(text, readme_parts(folder)) != text:
-        lines.append("README.md is out of date")
-        print(lines[-1])
-    end = "if that is meant, run python assignment.py readme" if lines else "README.md is up to date"
-    print(end)
-    return int(bool(lines))
-
-
-def _disagreements() -> list[str]:
-    runs = [records.read(folder) for folder in evidence.run_folders(REPO)]
-    named = [run._replace(folder=run.folder.relative_to(REPO)) for run in runs]
-    return [line for run in named for line in evidence.disagreements(run)]

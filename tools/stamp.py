@@ -16,11 +16,11 @@ from s9.errors import CommandParser, UserError
 
 REPO = Path(__file__).parent.parent
 NAMED = re.compile(
-    r'(colab\.research\.google\.com/github/|address = .*https://github\.com/|torch\.hub\.load\(\\?")'
+    r'(colab\.research\.google\.com/github/|(?:address = .*|git clone )https://github\.com/|torch\.hub\.load\(\\?")'
     r"([\w.-]+/[\w.-]+?)(/blob/|\.git|\\?\")"
 )
 """An address that the repository names as its own, with what stands before and after it."""
-PLACES = {"README.md": 2, "S9.ipynb": 2, "hubconf.py": 1}
+PLACES = {"README.md": 3, "docs/usage.md": 1, "S9.ipynb": 2, "hubconf.py": 1}
 """How many of them a file holds, at least."""
 ADDRESS = re.compile(
     r"(?:(?:https?://|ssh://)(?:[^@/]*@)?github\.com(?::\d+)?/|git@github\.com:)?"
@@ -93,7 +93,7 @@ def stamp(root: Path, address: str) -> list[str]:
         old = {name: (root / name).read_bytes().decode() for name in PLACES}
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the files to stamp ({error}): git restore them") from error
-    new = dict(old)
+    new = {}
     for name, least in PLACES.items():
         new[name], count = NAMED.subn(rf"\g<1>{address}\g<3>", old[name])
         if count < least:

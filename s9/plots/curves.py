@@ -1,7 +1,4 @@
-"""Draws the figures that compare: the curves of a training, speed, networks with one another.
-
-Knows nothing of training: records come in, figures in the style of style.py go out.
-"""
+"""Training curves, training speed, and accuracy against parameters."""
 
 import itertools
 import math
@@ -20,40 +17,46 @@ TRAIN = {"color": BLUE, "linestyle": "--", "marker": "o", "label": "train"}
 TEST = {"color": VERMILLION, "linestyle": "-", "marker": "s", "label": "test"}
 OURS = {"color": VERMILLION, "linestyle": "none", "marker": "s", "markersize": 7, "label": "here"}
 PUBLIC = {"color": BLUE, "linestyle": "none", "marker": "o", "markersize": 6, "label": "public"}
+OTHER_RULES = "outside the assignment's rules"
 PARAMETER_TICKS = [digit * 10**power for power in range(3, 10) for digit in (1, 2, 5)]
-LABEL_GAP = 0.45  # percent between the accuracies that labels stand at
-MARKERS = 25  # on a line, about, however many epochs there are
+LABEL_GAP = 0.45  # least vertical distance of two labels, in percentage points
+MARKERS = 25  # on a curve, about
 
 
 class Point(NamedTuple):
-    """A network among others: its size, and its test accuracy in percent."""
+    """A network in the comparison."""
 
     name: str
     parameters: int
     accuracy: float
+    """Test accuracy, percent."""
     spread: float | None = None
-    """Standard deviation over seeds; None of a single run, or if it is not known."""
+    """Standard deviation over seeds, percentage points; None for a single run."""
+    epochs: int | None = None
+    """None if not stated."""
+    rules: bool = True
+    """Whether it keeps the assignment's rules."""
 
 
 @styled
 def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> NotebookFigure:
-    """Draw loss, accuracy and learning rate over the epochs; the headline is the last epoch's test accuracy.
+    """Draw loss, accuracy and learning rate over the epochs; the title gives the last epoch's test accuracy.
 
-    The best epoch is not marked: picking it would mean choosing by the test set.
+    The best epoch is not marked: choosing it would be selection on the test set.
 
     Args:
-        history: at least one row, in the order of `epoch`.
-        dataset: "cifar10" or "digits".
-        model: the name that the title gives the model.
+        history: at least one row, by increasing epoch.
+        dataset: name of the data set.
+        model: name of the model for the title.
 
     Raises:
-        UserError: the history is empty or out of order, or the data set is unknown.
+        UserError: the history is empty or not in order.
     """
     if not history:
-        raise UserError("history: it is empty, there is no epoch to draw")
+        raise UserError("history: must have at least 1 epoch, got 0")
     epochs = [row.epoch for row in history]
     if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
-        raise UserError("history: the epochs are not in increasing order")
+        raise UserError("history: epochs must increase")
     last = history[-1]
     title = f"{model}, {last.test_accuracy:.2f}% test accuracy after epoch {last.epoch}"
     figure = new_figure(dataset, title, height=6.5)
@@ -65,7 +68,7 @@ def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> Notebook
             panels[name].plot(epochs, values, **line, markevery=every)
         panels[name].set_title(heading)
         panels[name].legend()
-    # Right of the last point, where it cannot cover a curve; the layout makes room for it.
+    # Right of the last point, where it cannot cover a curve.
     panels["accuracy"].annotate(
         f"{last.test_accuracy:.2f}%\nlast epoch",
         (last.epoch, last.test_accuracy),
@@ -87,20 +90,20 @@ def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> Notebook
 
 @styled
 def plot_scaling(scaling: Mapping[str, Mapping[int, float]], machine: str) -> NotebookFigure:
-    """Draw images/s against batch size, workers and threads, one panel each on one scale.
+    """Draw training throughput against batch size, workers and threads, one panel each.
 
     Args:
-        scaling: what is varied -> {its value: images/s}, at least one of each.
-        machine: the name that the title gives the machine.
+        scaling: name of the varied quantity -> {its value: images/s}; neither level may be empty.
+        machine: name of the machine for the title.
 
     Raises:
-        UserError: there is nothing to draw, or a rate is no positive number.
+        UserError: there is nothing to draw, or a rate is not a positive number.
     """
     if not scaling or not all(scaling.values()):
-        raise UserError("scaling: there is nothing to draw, measure it first (bench.py --only scaling)")
+        raise UserError("scaling: nothing to draw; run python -m tools.benchmark --only scaling")
     rates = [rate for points in scaling.values() for rate in points.values()]
     if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in rates):
-        raise UserError("scaling: a rate is no positive number, measure it anew (bench.py --only scaling)")
+        raise UserError("scaling: rates must be positive numbers; measure them again")
     title = f"training the reference network, images/s\n{machine}"
     figure = new_figure("cifar10", title, height=3.4)
     panels = figure.subplots(1, len(scaling), sharey=True, squeeze=False)[0]
@@ -119,26 +122,31 @@ def plot_scaling(scaling: Mapping[str, Mapping[int, float]], machine: str) -> No
 def plot_accuracy(
     ours: Sequence[Point], public: Sequence[Point], parameter_limit: int, accuracy_limit: float
 ) -> NotebookFigure:
-    """Draw test accuracy on CIFAR-10 against parameters, our networks and those of others.
+    """Draw test accuracy on CIFAR-10 against the number of parameters.
 
     Args:
-        ours: at least one; what is known of their spread over seeds is drawn as an error bar.
-        public: what others have reached.
-        parameter_limit: number of parameters that is already too many.
-        accuracy_limit: percent that are asked for.
+        ours: this repository's networks, at least one; the spread over seeds is drawn as an error bar.
+        public: published networks. Marks of networks with `rules=False` are hollow.
+        parameter_limit: the assignment's limit; a network must have fewer.
+        accuracy_limit: the assignment's target, percent.
 
     Raises:
-        UserError: there is none of ours to draw.
+        UserError: `ours` is empty.
     """
     if not ours:
-        raise UserError("ours: there is no network to draw, train one first")
-    figure = new_figure("cifar10", "test accuracy against parameters", height=6)
+        raise UserError("ours: must have at least 1 network, got 0")
+    figure = new_figure("cifar10", "test accuracy after the last epoch, against parameters", height=6)
     axes = figure.subplots()
     axes.set_xscale("log")
     axes.axvline(parameter_limit, color=GREEN, linestyle="--")
     axes.axhline(accuracy_limit, color=GREEN, linestyle=":")
     for marks, line, align in ((public, PUBLIC, "right"), (ours, OURS, "left")):
-        axes.plot([mark.parameters for mark in marks], [mark.accuracy for mark in marks], **line)
+        for rules, look in ((True, {}), (False, {"markerfacecolor": "white"})):
+            drawn = [mark for mark in marks if mark.rules == rules]
+            if drawn:
+                label = line["label"] if rules else f"{line['label']}, {OTHER_RULES}"
+                values = [mark.parameters for mark in drawn], [mark.accuracy for mark in drawn]
+                axes.plot(*values, **line | look | {"label": label})
         for mark in marks:
             if mark.spread is not None:
                 axes.errorbar(mark.parameters, mark.accuracy, mark.spread, color=line["color"], capsize=6)
@@ -160,14 +168,15 @@ def plot_accuracy(
 
 
 def _label(axes: Axes, marks: Sequence[Point], color: str, align: str) -> None:
-    """Write names and accuracies on one side of the marks, higher where one would cover another."""
+    """Write name, accuracy and epochs beside each mark, moved up where labels would overlap."""
     lowest = -np.inf
     side = -1 if align == "right" else 1
     for mark in sorted(marks, key=lambda mark: mark.accuracy):
         lowest = height = max(mark.accuracy, lowest + LABEL_GAP)
         spread = "" if mark.spread is None else f" ± {mark.spread:.2f}"
+        epochs = "" if mark.epochs is None else f", {mark.epochs} epochs"
         axes.annotate(
-            f"{mark.name} {mark.accuracy:.2f}{spread}%",
+            f"{mark.name} {mark.accuracy:.2f}{spread}%{epochs}",
             (mark.parameters, mark.accuracy),
             xytext=(mark.parameters * (1 + side * 0.03), height),
             ha=align,

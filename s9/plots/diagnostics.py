@@ -1,6 +1,6 @@
-"""Draws what explains a network: augmentations, receptive field, kernels, mistakes, Grad-CAM, calibration.
+"""Augmentations, receptive field, first-layer kernels, misclassified images, Grad-CAM, calibration.
 
-Arrays come in, figures in the style of style.py go out; what has to be measured first, analysis.py measures.
+s9.analysis.interpret computes the values; these functions draw them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +17,9 @@ from s9.errors import UserError
 from s9.plots.style import BLUE, GREEN, GREY, VERMILLION, NotebookFigure, draw_image, new_figure, styled
 
 COLUMNS = 5  # of the misclassified images
-LIKELIEST = 3  # classes that are named under each of them
+LIKELIEST = 3  # classes listed under each of them
 KERNEL_COLUMNS = 8
-IMAGES = ("n", "height", "width", 3)  # the shape of many
+IMAGES = ("n", "height", "width", 3)
 
 
 @styled
@@ -28,27 +28,27 @@ def plot_augmentations(
 ) -> NotebookFigure:
     """Draw one row per transform and one column per image, the same images in every row.
 
-    Each transform is called once per image, in reading order, on a copy. The randomness is the
-    transforms' own: seed them to get the same figure again.
+    Each transform is called once per image, in reading order, on a copy. Seed the transforms for a
+    reproducible figure.
 
     Args:
-        images: uint8 (n, height, width, 3), n at least 1; 8 fill the width well.
+        images: uint8 (n, height, width, 3), n at least 1.
         transforms: row title -> function from uint8 (height, width, 3) to the same shape and dtype.
-        dataset: "cifar10" or "digits".
+        dataset: name of the data set.
 
     Raises:
-        UserError: an argument, or what a transform returns, is not as described.
+        UserError: an argument or a transform's result has another type or shape.
     """
     check_array("images", images, IMAGES, np.uint8)
     if not transforms:
-        raise UserError("transforms: there is none to draw, give at least one")
-    title = "what each augmentation does to the same images, one a row"
+        raise UserError("transforms: must have at least 1 entry, got 0")
+    title = "augmentations, applied to the same images in every row"
     figure = new_figure(dataset, title, height=0.5 + 1.05 * len(transforms))
     grid = figure.subplots(len(transforms), len(images), squeeze=False)
     for row, (name, transform) in zip(grid, transforms.items(), strict=True):
         for axes, image in zip(row, images, strict=True):
             changed = transform(image.copy())
-            check_array(f"transforms: what {name!r} returns", changed, image.shape, np.uint8)
+            check_array(f"transforms: the result of {name!r}", changed, image.shape, np.uint8)
             draw_image(axes, changed)
         _name_row(row[0], name)
     return figure
@@ -56,32 +56,33 @@ def plot_augmentations(
 
 @styled
 def plot_receptive_field(image: np.ndarray, rows: Sequence[Row], dataset: str) -> NotebookFigure:
-    """Draw, block by block, how large a part of an image one position of the block's map sees.
+    """Draw the receptive field after each layer, one panel per block, centred on an image.
 
-    A panel's squares are the receptive fields after each of the block's layers, all drawn around the image's
-    middle; what the largest of them leaves out is pale. Where it is larger than the image, it sees padding.
+    Pixels outside the largest receptive field are pale. A receptive field larger than the image covers
+    padding.
 
     Args:
         image: uint8 (height, width, 3).
-        rows: of receptive_field(network); the word before the first dot of a layer's name is its block's.
-        dataset: "cifar10" or "digits".
+        rows: from receptive_field(network); a layer's block is its name up to the first dot.
+        dataset: name of the data set.
 
     Raises:
-        UserError: an argument is not as described.
+        UserError: an argument has another type or shape.
     """
     check_array("image", image, IMAGES[1:], np.uint8)
     if not isinstance(rows, Sequence) or not rows or not all(isinstance(row, Row) for row in rows):
-        raise UserError("rows: must be those that receptive_field(network) returns, one at least")
+        raise UserError("rows: must be the rows of receptive_field(network), at least 1")
     blocks = _blocks(rows)
     height, width = image.shape[:2]
     last = list(blocks.values())[-1][-1]
-    title = f"how far one position sees after each block; in the end {_size(last)} pixels"
-    title += f"\nThe image has {_size((height, width))}; "
-    title += "what is seen beyond it is padding" if max(last) > min(height, width) else "pale: not seen"
+    title = f"receptive field after each block; {_size(last)} pixels after the last one"
+    title += f"\nThe image has {_size((height, width))} pixels; "
+    covers_padding = max(last) > min(height, width)
+    title += "beyond it lies padding" if covers_padding else "pale pixels are outside the receptive field"
     figure = new_figure(dataset, title, height=3.7)
     panels = figure.subplots(1, len(blocks), squeeze=False)[0]
     middle = height // 2 + 0.5, width // 2 + 0.5
-    # The same piece of the plane in all panels, and a little more than the largest square.
+    # All panels show the same area, slightly larger than the largest square.
     reach = max(height, width, *(side for fields in blocks.values() for side in fields[-1])) / 2 + 1.5
     for axes, (block, fields) in zip(panels, blocks.items(), strict=True):
         pale = draw_image(axes, (image * 0.3 + 255 * 0.7).astype(np.uint8))
@@ -103,10 +104,10 @@ def plot_receptive_field(image: np.ndarray, rows: Sequence[Row], dataset: str) -
 
 
 def _blocks(rows: Sequence[Row]) -> dict[str, list[tuple[int, int]]]:
-    """By block, the receptive fields (height, width) after its layers, growing: {"C1": [(3, 3), (5, 5)]}."""
+    """By block, the receptive fields (height, width) after its layers: {"C1": [(3, 3), (5, 5)]}."""
     blocks: dict[str, list[tuple[int, int]]] = {}
     for row in rows:
-        # Places where branches meet have no dot in their names, and belong to the block before them.
+        # Names of additions and concatenations have no dot: they belong to the block before them.
         block = row.layer.split(".")[0] if "." in row.layer or not blocks else list(blocks)[-1]
         field = row.r_out if isinstance(row.r_out, tuple) else (row.r_out, row.r_out)
         blocks[block] = sorted({*blocks.get(block, []), field})
@@ -121,30 +122,30 @@ def _size(sides: tuple[int, int], short: bool = False) -> str:
 def plot_confusion(
     labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], dataset: str
 ) -> NotebookFigure:
-    """Draw how many images of each class are taken for which, and beside it each class's accuracy.
+    """Draw the confusion matrix and, beside it, the accuracy of each class.
 
     Args:
         labels: integers (n,), 0 to len(classes) - 1.
         probabilities: floats (n, len(classes)), 0 to 1; the largest of a row is the prediction.
         classes: the names of the classes.
-        dataset: "cifar10" or "digits".
+        dataset: name of the data set.
 
     Raises:
-        UserError: an argument is not as described.
+        UserError: an argument has another type or shape.
     """
     check_predictions(labels, probabilities, len(classes))
     counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)))
     images, right = counts.sum(axis=1), counts.diagonal()
     mistakes = counts - np.diag(right)
     accuracy = right / np.maximum(images, 1)
-    title = f"{right.sum() / len(labels):.2%} of {len(labels):,} test images are right"
+    title = f"{right.sum() / len(labels):.2%} of {len(labels):,} test images are classified correctly"
     if mistakes.any():
         true, taken = np.unravel_index(mistakes.argmax(), mistakes.shape)
-        title += f"\nThe most frequent mistake: {classes[true]} taken for {classes[taken]}, "
+        title += f"\nMost frequent mistake: {classes[true]} predicted as {classes[taken]}, "
         title += f"{mistakes[true, taken]:,} of {images[true]:,}"
     figure = new_figure(dataset, title, height=6.6)
     matrix, bars = figure.subplots(1, 2, width_ratios=[2.3, 1])
-    # Shades of their own: beside a thousand that are right, a hundred mistakes would be as pale as none.
+    # Mistakes have a colour scale of their own: on that of the diagonal they would all be pale.
     shades = matplotlib.colormaps["Oranges"](0.6 * mistakes / max(1, mistakes.max()))
     np.einsum("iij->ij", shades)[:] = matplotlib.colormaps["Blues"](0.6 * accuracy)
     draw_image(matrix, shades)
@@ -154,7 +155,7 @@ def plot_confusion(
         matrix.text(column, row, f"{count:,}", ha="center", va="center", size=10, color=color, weight=weight)
     matrix.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
     matrix.set_yticks(range(len(classes)), classes)
-    matrix.set_xlabel("class that the model names")
+    matrix.set_xlabel("predicted class")
     matrix.set_ylabel("true class")
     matrix.tick_params(length=0)
     bars.barh(range(len(classes)), 100 * accuracy, color=BLUE, height=0.7)
@@ -180,39 +181,37 @@ def plot_misclassified(
     dataset: str,
     count: int = 20,
 ) -> NotebookFigure:
-    """Draw wrongly classified test images with the true class and the three likeliest ones, in per cent.
+    """Draw misclassified test images with the true class and the three most probable classes.
 
-    They are a fair sample, not picked: all mistakes are ranked by the predicted class's probability, from
-    high to low (equal ones by index), and `count` evenly spaced ranks, with both ends, are drawn in order.
+    The sample is systematic: the mistakes are sorted by the probability of the predicted class, from high to
+    low (ties by index), and `count` evenly spaced ones are drawn, including both ends.
 
     Args:
-        images: uint8 (N, height, width, 3), the whole test set, not augmented.
+        images: uint8 (N, height, width, 3), the whole test set without augmentation.
         labels: integers (N,), 0 to len(classes) - 1.
         probabilities: floats (N, len(classes)), 0 to 1; the largest of a row is the prediction.
         classes: the names of the classes.
-        dataset: "cifar10" or "digits".
-        count: how many to draw, at least 2; all mistakes are drawn if there are no more.
+        dataset: name of the data set.
+        count: number of images, at least 2; all mistakes are drawn if there are fewer.
 
     Raises:
-        UserError: an argument is not as described.
+        UserError: an argument has another type or shape.
     """
     check_array("images", images, IMAGES, np.uint8)
     check_array("labels", labels, (len(images),), np.integer)
     check_predictions(labels, probabilities, len(classes))
     if not isinstance(count, int) or count < 2:
-        raise UserError(
-            f"count: it is {count!r}, but must be at least 2, the most and the least confident mistake"
-        )
+        raise UserError(f"count: must be at least 2, got {count!r}")
     wrong = probabilities.argmax(axis=1) != labels
     shown = even_steps(probabilities.max(axis=1), wrong, count)
     title = f"{wrong.sum():,} of {len(images):,} test images are misclassified"
     if len(shown) == 0:
-        figure = new_figure(dataset, f"{title}\nThere is no mistake to show", height=1.2)
+        figure = new_figure(dataset, f"{title}", height=1.2)
         figure.subplots().set_axis_off()  # the layout places a title only above axes
         return figure
-    sample = "all of them" if len(shown) == wrong.sum() else f"{len(shown)} at even steps"
+    sample = "all of them" if len(shown) == wrong.sum() else f"{len(shown)} evenly spaced ones"
     title += f"\nShown: {sample}, from the most to the least confident mistake"
-    title += "\nUnder each: the classes that the model finds likeliest; green is the true one"
+    title += f"\nBelow each: the {LIKELIEST} most probable classes; the true class is green"
     rows = -(-len(shown) // COLUMNS)
     figure = new_figure(dataset, title, height=0.8 + 2.45 * rows)
     cells = figure.subplots(rows, COLUMNS, squeeze=False).flat
@@ -226,13 +225,13 @@ def plot_misclassified(
             look |= {"weight": "bold" if right else "normal", "transform": axes.transAxes, "va": "top"}
             axes.text(0, -0.04 - 0.12 * line, classes[label], ha="left", **look)
             axes.text(1, -0.04 - 0.12 * line, _percent(probabilities[index, label]), ha="right", **look)
-    for axes in cells:  # goes on behind the last image
+    for axes in cells:  # the iterator continues after the last image
         axes.set_axis_off()
     return figure
 
 
 def _percent(probability: float) -> str:
-    """Whole per cent; 99.7% must not read as 100%, a certainty, nor 0.3% as 0%."""
+    """Rounded to whole percent, except that 99.7% does not become 100%, nor 0.3% become 0%."""
     return ">99%" if probability >= 0.995 else "<1%" if probability < 0.005 else f"{probability:.0%}"
 
 
@@ -240,32 +239,32 @@ def _percent(probability: float) -> str:
 def plot_grad_cam(
     right: Sequence[Example], wrong: Sequence[Example], classes: Sequence[str], dataset: str
 ) -> NotebookFigure:
-    """Draw predictions and where in the image the model finds what speaks for a class (Grad-CAM).
+    """Draw Grad-CAM maps of correct and wrong predictions.
 
     Args:
-        right, wrong: as analysis.explained() gives them; one of the two may be empty.
+        right, wrong: from interpret.gradcam_examples(); one of the two may be empty.
         classes: the names of the classes.
-        dataset: "cifar10" or "digits".
+        dataset: name of the data set.
 
     Raises:
-        UserError: there is nothing to draw, or a class without a name.
+        UserError: there is nothing to draw, or a class has no name.
     """
     columns = max(len(right), len(wrong))
     if columns == 0:
-        raise UserError("right, wrong: there is no prediction to draw, give at least one")
+        raise UserError("right, wrong: must have at least 1 prediction, got 0")
     if any(not 0 <= label < len(classes) for it in (*right, *wrong) for label in (it.true, it.predicted)):
-        raise UserError(f"right, wrong: a class is not 0 to {len(classes) - 1}, give the names of all")
+        raise UserError(f"right, wrong: classes must be 0 to {len(classes) - 1}")
     rows: list[tuple[str, list[np.ndarray], list[str]]] = []
     if right:
-        rows += [("right", [it.image for it in right], [_named(it, classes) for it in right])]
-        rows += [("what speaks\nfor this class", [_heated(it.image, it.predicted_map) for it in right], [])]
+        rows += [("correct", [it.image for it in right], [_named(it, classes) for it in right])]
+        rows += [("Grad-CAM of\nthis class", [_heated(it.image, it.predicted_map) for it in right], [])]
     if wrong:
         heated = [_heated(it.image, it.predicted_map) for it in wrong]
         rows += [("wrong", [it.image for it in wrong], [f"true: {classes[it.true]}" for it in wrong])]
-        rows += [("for the class\nit is taken for", heated, [_named(it, classes) for it in wrong])]
-        rows += [("for the\ntrue class", [_heated(it.image, it.true_map) for it in wrong], [])]
-    title = "yellow is where the model finds what speaks for a class (Grad-CAM)"
-    title += "\nEach a sample at even steps, from the most to the least confident prediction"
+        rows += [("Grad-CAM of the\npredicted class", heated, [_named(it, classes) for it in wrong])]
+        rows += [("Grad-CAM of the\ntrue class", [_heated(it.image, it.true_map) for it in wrong], [])]
+    title = "Grad-CAM; yellow pixels raise the score of the class"
+    title += "\nPredictions are evenly spaced, from the most to the least confident"
     figure = new_figure(dataset, title, height=0.7 + 1.6 * len(rows))
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for cells, (name, pictures, headings) in zip(grid, rows, strict=True):
@@ -284,7 +283,7 @@ def _named(example: Example, classes: Sequence[str]) -> str:
 
 
 def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The image in grey, half covered by the map: black where it is 0, yellow where it is 1."""
+    """The image in grey, blended with the heat map: 0 is black, 1 is yellow."""
     grey = image.mean(axis=2, keepdims=True)
     return (0.5 * grey + 127.5 * matplotlib.colormaps["inferno"](heat)[..., :3]).astype(np.uint8)
 
@@ -295,24 +294,24 @@ def _name_row(first: Axes, name: str) -> None:
 
 @styled
 def plot_kernels(kernels: np.ndarray, answers: np.ndarray, dataset: str) -> NotebookFigure:
-    """Draw the kernels of a first layer as colours, and under each what it answers to an image.
+    """Draw the kernels of the first layer as RGB images, and below each its response to an image.
 
-    Both are grey at 0, and each is scaled to its own largest value; a kernel's stands above it.
+    Grey is 0. Each picture is scaled to its largest magnitude; a kernel's is its title.
 
     Args:
-        kernels: floats (n, 3, height, width), of the channels red, green and blue.
-        answers: floats (n, height, width), as analysis.first_layer() gives them with the kernels.
-        dataset: "cifar10" or "digits".
+        kernels: floats (n, 3, height, width), from interpret.first_layer().
+        answers: floats (n, height, width), the responses, likewise.
+        dataset: name of the data set.
 
     Raises:
-        UserError: an argument is not as described, or not finite.
+        UserError: an argument has another type or shape, or is not finite.
     """
     check_array("kernels", kernels, ("n", 3, "height", "width"), np.floating)
     check_array("answers", answers, (len(kernels), "height", "width"), np.floating)
     if not (np.isfinite(kernels).all() and np.isfinite(answers).all()):
-        raise UserError("kernels, answers: they are not finite, the training has diverged: train anew")
-    title = f"what the first layer looks for: {len(kernels)} kernels of {_size(kernels.shape[2:])} pixels"
-    title += "\nUnder each, what it answers to a test image; grey is 0, the number its largest weight"
+        raise UserError("kernels, answers: must be finite; the training has diverged")
+    title = f"first layer: {len(kernels)} kernels of {_size(kernels.shape[2:])} pixels"
+    title += "\nBelow each, its response to a test image; grey is 0, the number is its largest weight"
     rows = -(-len(kernels) // KERNEL_COLUMNS)
     figure = new_figure(dataset, title, height=0.8 + 2.6 * rows)
     grid = figure.subplots(2 * rows, KERNEL_COLUMNS)
@@ -321,55 +320,49 @@ def plot_kernels(kernels: np.ndarray, answers: np.ndarray, dataset: str) -> Note
         draw_image(above, _around_grey(kernel))
         above.set_title(f"{np.abs(kernel).max():.2f}", loc="center", size=10)
         draw_image(below, _around_grey(answer[..., None].repeat(3, axis=2)))
-    for above, below in pairs:  # goes on behind the last kernel
+    for above, below in pairs:  # the iterator continues after the last kernel
         above.set_axis_off()
         below.set_axis_off()
     return figure
 
 
 def _around_grey(values: np.ndarray) -> np.ndarray:
-    """0 to 1: the largest magnitude at one of the two ends, 0 in the middle."""
+    """Scaled to 0..1, where 0 becomes 0.5 and the largest magnitude 0 or 1."""
     return 0.5 + 0.5 * values / max(np.abs(values).max(), np.finfo(values.dtype).tiny)
 
 
 @styled
 def plot_calibration(calibration: Calibration, dataset: str) -> NotebookFigure:
-    """Draw how often predictions are right by how sure the model is of them, and how many are that sure.
+    """Draw accuracy against confidence, and the number of images in each bin of confidence.
 
     Args:
-        calibration: as analysis.calibration() gives it.
-        dataset: "cifar10" or "digits".
-
-    Raises:
-        UserError: the data set is unknown.
+        calibration: from interpret.calibration().
+        dataset: name of the data set.
     """
     counts, confidence, accuracy = calibration
     sure, right = (np.nansum(counts * values) / counts.sum() for values in (confidence, accuracy))
-    title = f"the model is {sure:.1%} sure on average, and right in {right:.1%}"
-    title += f"\nExpected calibration error {calibration.error:.2%}: the mean gap between the two, bin by bin"
+    title = f"mean confidence {sure:.1%}, accuracy {right:.1%}"
+    title += f"\nExpected calibration error {calibration.error:.2%} (Guo et al., 2017)"
     figure = new_figure(dataset, title, height=6.6)
     upper, lower = figure.subplots(2, 1, height_ratios=[3, 1.1], sharex=True)
     width = 100 / BINS
     lefts = width * np.arange(BINS)
     look = {"width": width, "align": "edge", "edgecolor": "white", "color": BLUE}
-    upper.bar(lefts, 100 * np.nan_to_num(accuracy), **look, label="share that is right")
+    upper.bar(lefts, 100 * np.nan_to_num(accuracy), **look, label="accuracy")
     upper.hlines(
         100 * confidence, lefts, lefts + width, color=VERMILLION, linewidth=3, label="mean confidence"
     )
-    upper.plot([0, 100], [0, 100], color="black", linestyle=":", label="calibrated: as often right as sure")
+    upper.plot([0, 100], [0, 100], color="black", linestyle=":", label="perfect calibration")
     upper.set_ylim(0, 102)
-    upper.set_ylabel("right, %")
-    upper.set_title(
-        f"Gap: |share right - mean confidence| in {BINS} bins, averaged over all images (Guo et al., 2017)",
-        size=11,
-    )
+    upper.set_ylabel("accuracy, %")
+    upper.set_title(f"Mean of |accuracy - confidence| over {BINS} bins, weighted by their images", size=11)
     upper.legend(loc="upper left", reverse=True)
     bars = lower.bar(lefts, counts, **look)
     lower.bar_label(bars, [f"{count:,}" for count in counts], padding=2, size=10)
     lower.set_ylim(0, 1.3 * counts.max())
     lower.set_yticks([])
     lower.set_title("Images in each bin")
-    lower.set_xlabel("confidence: probability of the class that the model names, %")
+    lower.set_xlabel("confidence (probability of the predicted class), %")
     lower.set_xlim(0, 100)
     lower.grid(False)
     return figure

@@ -1,4 +1,4 @@
-"""Curves that grow in a notebook while a network trains."""
+"""Training curves that are updated in a notebook after every epoch."""
 
 from IPython.display import Image, display
 
@@ -7,11 +7,11 @@ from s9.plots import curves
 from s9.records import Run
 
 WIDTH = 750
-"""Pixels on the screen, fewer than the picture has: bar and log are to be seen below it."""
+"""Of the picture on the screen, in pixels; less than its own, to leave room for the log."""
 
 
 class Curves:
-    """The curves of a run under way, a picture that is redrawn in place: for utils.fit's `after_epoch`.
+    """The training curves, a picture that is redrawn in place: for utils.fit's `after_epoch`.
 
     It appears where the object is created. After the last epoch it is removed, since the notebook then draws
     the curves of the whole run; it stays if the run is interrupted.

@@ -17,7 +17,7 @@ FILES = tuple(stamp.PLACES)
 def fork(tmp_path):
     """A copy of the files that are stamped, which someone else stamped before."""
     root = tmp_path / "fork"
-    root.mkdir()
+    (root / "docs").mkdir(parents=True)
     for name in FILES:
         shutil.copy(REPO / name, root / name)
     stamp.stamp(root, "someone/else")
@@ -105,7 +105,7 @@ def test_a_file_that_is_missing_or_damaged_is_named_and_nothing_is_changed(name,
     with pytest.raises(UserError, match=r"cannot read the files to stamp .*: git restore them"):
         stamp.stamp(fork, "alice/S9")
     (fork / name).write_text("no address", encoding="utf-8")
-    with pytest.raises(UserError, match=r"names an address 0 times, not [12]: git restore it"):
+    with pytest.raises(UserError, match=r"names an address 0 times, not [123]: git restore it"):
         stamp.stamp(fork, "alice/S9")
     (fork / name).write_text(before[name], encoding="utf-8")
     assert texts(fork) == before
