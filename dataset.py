@@ -78,7 +78,14 @@ def train_transform(
         fill_mask=None,
         p=probability,
     )
-    return A.Compose([A.HorizontalFlip(p=0.5), shift_scale_rotate, coarse_dropout, *to_tensor])
+    return A.Compose(
+        [
+            A.HorizontalFlip(p=0.5),
+            shift_scale_rotate,
+            coarse_dropout,
+            *to_tensor,
+        ]
+    )
 
 
 def test_transform(mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> A.Compose:

@@ -32,12 +32,11 @@ def qna(run: Run) -> str:
     """
     if reason := too_large(run.settings.model):
         raise UserError(f"{run.folder}: {reason}; hand in a run of another network")
+    if "transform" in run.facts:
+        raise UserError(f"{run.folder} was trained with another transform: hand in a run of train_transform")
     network = utils.network_of(run)
     records.load_weights(run.folder, network)
-    transforms = "\n\n".join(
-        inspect.getsource(function).rstrip()
-        for function in (dataset.train_transform, dataset._shift_scale_rotate)
-    )
+    transforms = inspect.getsource(dataset.train_transform).rstrip()
     answers = (
         (
             f"The model's code, model.py; the network is {type(network).__name__}",

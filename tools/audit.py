@@ -312,6 +312,8 @@ def _modular(network: nn.Module, notebook: Path) -> tuple[str, bool]:
 
 def print_audit(run: Run) -> int:
     """Audits the run's network, the live transforms and the run's records; 0 if all is met, else 1."""
+    if "transform" in run.facts:
+        raise UserError(f"{run.folder} was trained with another transform: audit a run of train_transform")
     network = utils.network_of(run)
     how = {"probability": run.settings.augmentation, "shift": run.settings.shift}
     checks = audit(network, dataset.train_transform(**how), run)
