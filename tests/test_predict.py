@@ -1,3 +1,4 @@
+import io
 import json
 from pathlib import Path
 
@@ -116,15 +117,6 @@ def test_each_picture_is_a_line_with_the_three_likeliest(pictures, capsys):
         assert line == f"{pictures / name}: {', '.join(likeliest)}"
 
 
-def test_a_folder_gives_all_its_pictures_in_order(pictures, capsys):
-    (pictures / "notes.txt").touch()
-    code, lines, _ = run(capsys, pictures, "--run", REFERENCE)
-    assert code == 0
-    assert [line.split(": ")[0] for line in lines] == [
-        str(pictures / name) for name in "a.png b.png c.png".split()
-    ]
-
-
 def test_bad_files_are_told_in_a_line_each_and_the_others_predicted(pictures, capsys):
     (pictures / "b.png").write_bytes(b"")
     (pictures / "empty").mkdir()
@@ -135,7 +127,7 @@ def test_bad_files_are_told_in_a_line_each_and_the_others_predicted(pictures, ca
     assert errors == [
         f"predict.py: error: {nowhere}: does not exist",
         f"predict.py: error: {pictures / 'b.png'}: cannot be read as a picture (the file is empty)",
-        f"predict.py: error: {pictures / 'empty'}: holds no picture (folders inside it are not searched)",
+        f"predict.py: error: {pictures / 'empty'}: holds no picture (subfolders are not searched)",
     ]
 
 
@@ -157,14 +149,59 @@ def test_json_holds_all_classes_of_each_picture_and_all_errors(pictures, capsys)
     assert errors == [f"predict.py: error: {message}"]
 
 
-def test_a_name_that_is_no_text_is_printed_all_the_same(pictures, capsys):
-    odd = pictures / "caf\udce9.png"
-    (pictures / "a.png").rename(odd)
-    code, lines, _ = run(capsys, odd, "--run", REFERENCE)
-    assert code == 0
-    assert lines[0].startswith(f"{pictures}/caf\\udce9.png: ")
+NAMES = {"caf\udce9.png": "caf\\udce9.png", "a\nb.png": "a\\nb.png", "\x1b[31mred.png": "\\x1b[31mred.png"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_odd_name_is_one_line(pictures, capsys, name):
+    """Bytes that are no text, a line break, an escape sequence; as an argument and in a folder."""
+    odd = (pictures / "c.png").rename(pictures / name)
+    for arguments in ((odd,), (pictures,)):
+        code, lines, errors = run(capsys, *arguments, "--run", REFERENCE)
+        assert (code, errors, len(lines)) == (0, [], 1 if arguments == (odd,) else 3)
+        assert any(line.startswith(f"{pictures}/{NAMES[name]}: ") for line in lines)
     _, lines, _ = run(capsys, odd, "--run", REFERENCE, "--json")
     assert json.loads("\n".join(lines))["predictions"][0]["file"] == str(odd)
+    odd.write_bytes(b"")
+    code, lines, errors = run(capsys, odd, pictures / "a.png", "--run", REFERENCE)
+    assert (code, len(lines), len(errors)) == (2, 1, 1)
+    assert f"{NAMES[name]}: cannot be read" in errors[0]
+
+
+def test_paths_that_the_system_refuses_are_a_line_each(pictures, capsys, monkeypatch):
+    def forbidden(path):
+        if path.name in ("forbidden", "inner"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    real = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    (pictures / "forbidden").mkdir()
+    long = pictures / ("x" * 300)
+    code, lines, errors = run(capsys, long, pictures / "forbidden", pictures / "a.png", "--run", REFERENCE)
+    assert (code, len(lines), len(errors)) == (2, 1, 2)
+    assert errors[1].endswith("forbidden: cannot be read (Permission denied)")
+
+
+def test_a_cut_jpeg_is_predicted_with_a_note(pictures, capsys):
+    content = io.BytesIO()
+    Image.fromarray(image(0)).resize((64, 64)).save(content, "JPEG")
+    (pictures / "cut.jpg").write_bytes(content.getvalue()[:-30])
+    note = f"{pictures / 'cut.jpg'}: the end of the file is missing: the pixels that it held are grey"
+    code, lines, errors = run(capsys, pictures, "--run", REFERENCE)
+    assert (code, len(lines), errors) == (0, 4, [f"predict.py: note: {note}"])
+    _, lines, _ = run(capsys, pictures, "--run", REFERENCE, "--json")
+    assert json.loads("\n".join(lines))["notes"] == [note]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(pictures, refused, value):
+    network = build("fast")
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[-1] = value
+    make_run(pictures, network, model="fast")
+    line = refused(predict, pictures / "a.png", "--run", pictures)
+    assert "weights.safetensors holds weights that are not finite" in line
 
 
 def test_the_best_run_is_asked_where_there_is_one(tmp_path, monkeypatch):
