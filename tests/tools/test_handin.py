@@ -1,0 +1,118 @@
+"""The hand-in: the page, the pictures and the answers show the student's run, and nothing is pushed."""
+
+import json
+import shutil
+import subprocess
+import sys
+import types
+import zipfile
+from dataclasses import replace
+
+import pytest
+from conftest import REPO
+from made_runs import make_run
+
+import assignment
+from s9 import records
+from s9.errors import UserError
+from tools import handin, report
+
+STUDENTS = REPO / "results" / "notebook"
+"""A finished run with its pictures, in the place of a student's."""
+
+
+@pytest.fixture
+def fork(tmp_path, monkeypatch):
+    """A copy of the pages and the evidence, committed, with a run of the student's under runs/."""
+    root = tmp_path / "S9"
+    for name in ("results", "Images"):
+        shutil.copytree(REPO / name, root / name, ignore=shutil.ignore_patterns("handin"))
+    for name in ("README.md", "S9.ipynb", ".gitignore"):
+        shutil.copy(REPO / name, root)
+    shutil.copytree(STUDENTS, root / "runs" / "best-cifar10-1")
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.com")
+    git = lambda *words: subprocess.run(["git", *words], cwd=root, check=True)  # noqa: E731
+    git("init", "--quiet")
+    git("remote", "add", "origin", "https://github.com/alice/S9.git")
+    git("add", "--all")
+    git(*identity, "commit", "--quiet", "--message", "test")
+    monkeypatch.setattr(report, "REPO", root)
+    monkeypatch.setattr(report, "README", root / "README.md")
+    monkeypatch.chdir(root)
+    return root
+
+
+def changed(root):
+    command = ["git", "status", "--porcelain", "--untracked-files=all"]
+    lines = subprocess.check_output(command, cwd=root, encoding="utf-8").splitlines()
+    return {line[3:] for line in lines}
+
+
+def test_the_handed_in_run_leads_the_page_and_the_authors_stay(fork, capsys):
+    shutil.copy(REPO / "S9.ipynb", fork / "runs")
+    (fork / "runs" / "S9.ipynb").write_text("{}", encoding="utf-8")
+    assert assignment.main(["handin", "--run", "runs/best-cifar10-1"]) == 0
+    assert 'git add README.md S9.ipynb Images results\ngit commit -m "My run"' in capsys.readouterr().out
+    target = fork / "results" / "handin"
+    assert records.leading_run(fork / "results") == target
+    assert records.read(target).log == records.read(STUDENTS).log
+    readme = (fork / "README.md").read_text(encoding="utf-8")
+    assert records.read(STUDENTS).log.strip() in readme
+    assert "results/handin" in readme
+    for name in report.PICTURES:
+        picture = (STUDENTS / f"{name}.png").read_bytes()
+        assert (
+            (target / f"{name}.png").read_bytes() == (fork / "Images" / f"{name}.png").read_bytes() == picture
+        )
+    assert records.read(STUDENTS).log.strip() in (target / "QnA.md").read_text(encoding="utf-8")
+    assert (fork / "S9.ipynb").read_text(encoding="utf-8") == "{}"
+    others = {name for name in changed(fork) if not name.startswith(("results/handin/", "Images/"))}
+    assert others == {"README.md", "S9.ipynb"}
+    assert report.check_readme(target) == 0
+
+
+def test_a_run_that_cannot_be_handed_in_is_one_line_and_changes_nothing(fork, tmp_path):
+    unfinished = records.read(STUDENTS)
+    unfinished = unfinished._replace(settings=replace(unfinished.settings, epochs=24))
+    digits = make_run(tmp_path / "digits", dataset="digits")
+    fast = make_run(tmp_path / "fast", model="fast")
+    for run, words in ((digits, "trained on digits"), (fast, "has 494,368 parameters")):
+        with pytest.raises(UserError):
+            handin.hand_in(run.folder)
+        assert f"This run cannot be handed in: {run.folder}" not in handin.next_steps(run).data
+        assert words in handin.next_steps(run).data
+    assert "12 of 24 epochs" in handin.next_steps(unfinished).data
+    assert changed(fork) == set()
+
+
+def test_outside_colab_the_notebook_names_the_command_and_changes_nothing(fork):
+    text = handin.next_steps(records.read(fork / "runs" / "best-cifar10-1")).data
+    assert f"python assignment.py handin --run {fork / 'runs' / 'best-cifar10-1'}\ngit add" in text
+    assert changed(fork) == set()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_in_colab_the_run_is_handed_in_and_downloaded_as_one_archive(fork, monkeypatch, given):
+    notebook = {"cells": [], "metadata": {"widgets": {}, "colab": {}}, "nbformat": 4, "nbformat_minor": 0}
+    answer, downloaded = {"ipynb": notebook} if given else None, []
+    fake = types.ModuleType("google.colab")
+    fake.__spec__ = types.SimpleNamespace()
+    fake._message = types.SimpleNamespace(blocking_request=lambda *_, **__: answer)
+    fake.files = types.SimpleNamespace(download=downloaded.append)
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", fake)
+    folder = fork / "runs" / "best-cifar10-1"
+    text = handin.next_steps(records.read(folder)).data
+    assert downloaded == [str(folder / "handin.zip")]
+    with zipfile.ZipFile(folder / "handin.zip") as archive:
+        names = set(archive.namelist())
+        page = archive.read("README.md").decode()
+    assert names == changed(fork)
+    assert {"README.md", "results/handin/log.txt", "results/handin/weights.safetensors"} <= names
+    assert records.read(STUDENTS).log.strip() in page
+    assert "https://github.com/alice/S9/upload" in text
+    assert ("S9.ipynb" in names) == given
+    assert ("Save a copy in GitHub" in text) != given
+    if given:
+        written = json.loads((fork / "S9.ipynb").read_text(encoding="utf-8"))
+        assert written == notebook and "widgets" not in written["metadata"]
