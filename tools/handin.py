@@ -21,7 +21,7 @@ from s9.records import Run
 from tools import answers, claims, report, stamp
 
 RECORDS = (records.SETTINGS, records.HISTORY, records.LOG, records.WEIGHTS, "QnA.md")
-CHANGED = ("README.md", "S9.ipynb", "Images", "results")
+CHANGED = ("README.md", "S9.ipynb", "Images", "docs", "results")
 
 
 class LastRun:

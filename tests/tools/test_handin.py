@@ -25,10 +25,12 @@ STUDENTS = REPO / "results" / "notebook"
 def fork(tmp_path, monkeypatch):
     """A copy of the pages and the evidence, committed, with a run of the student's under runs/."""
     root = tmp_path / "S9"
-    for name in ("results", "Images"):
+    for name in ("results", "Images", "docs"):
         shutil.copytree(REPO / name, root / name, ignore=shutil.ignore_patterns("handin"))
-    for name in ("README.md", "S9.ipynb", ".gitignore"):
-        shutil.copy(REPO / name, root)
+    for path in [*REPO.glob("*.py"), *(REPO / name for name in ("README.md", "S9.ipynb", ".gitignore"))]:
+        shutil.copy(path, root)
+    for name in ("s9", "tools"):
+        shutil.copytree(REPO / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(STUDENTS, root / "runs" / "best-cifar10-1")
     identity = ("-c", "user.name=test", "-c", "user.email=test@example.com")
     git = lambda *words: subprocess.run(["git", *words], cwd=root, check=True)  # noqa: E731
@@ -37,7 +39,6 @@ def fork(tmp_path, monkeypatch):
     git("add", "--all")
     git(*identity, "commit", "--quiet", "--message", "test")
     monkeypatch.setattr(report, "REPO", root)
-    monkeypatch.setattr(report, "README", root / "README.md")
     monkeypatch.chdir(root)
     return root
 
@@ -52,13 +53,15 @@ def test_the_handed_in_run_leads_the_page_and_the_authors_stay(fork, capsys):
     shutil.copy(REPO / "S9.ipynb", fork / "runs")
     (fork / "runs" / "S9.ipynb").write_text("{}", encoding="utf-8")
     assert assignment.main(["handin", "--run", "runs/best-cifar10-1"]) == 0
-    assert 'git add README.md S9.ipynb Images results\ngit commit -m "My run"' in capsys.readouterr().out
+    assert 'git add README.md S9.ipynb Images docs results\ngit commit -m "My run"' in capsys.readouterr().out
     target = fork / "results" / "handin"
     assert records.leading_run(fork / "results") == target
     assert records.read(target).log == records.read(STUDENTS).log
     readme = (fork / "README.md").read_text(encoding="utf-8")
-    assert records.read(STUDENTS).log.strip() in readme
-    assert "results/handin" in readme
+    last = records.read(STUDENTS).log.strip().split("\n\n")[-1]
+    assert last in readme
+    assert "[The full log](results/handin/README.md#training-log)" in readme
+    assert records.read(STUDENTS).log.strip() in (target / "README.md").read_text(encoding="utf-8")
     for name in report.PICTURES:
         picture = (STUDENTS / f"{name}.png").read_bytes()
         assert (
@@ -109,7 +112,7 @@ def test_in_colab_the_run_is_handed_in_and_downloaded_as_one_archive(fork, monke
         page = archive.read("README.md").decode()
     assert names == changed(fork)
     assert {"README.md", "results/handin/log.txt", "results/handin/weights.safetensors"} <= names
-    assert records.read(STUDENTS).log.strip() in page
+    assert records.read(STUDENTS).log.strip().split("\n\n")[-1] in page
     assert "https://github.com/alice/S9/upload" in text
     assert ("S9.ipynb" in names) == given
     assert ("Save a copy in GitHub" in text) != given
