@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import reduce
+from accelerate.utils import DistributedType, reduce
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -270,7 +270,7 @@ def fit(
     else:
         state.save()  # From here on the run can be resumed.
     step = None
-    if graph and accelerator.device.type == "cuda" and accelerator.num_processes == 1:
+    if graph and accelerator.device.type == "cuda" and accelerator.distributed_type == DistributedType.NO:
         step = GraphedStep(network, settings.batch_size, facts["precision"])
     _train_epochs(state, prepared, train_loader, test_loader, step, after_epoch)
     return Trained(network, state.run.history, folder)

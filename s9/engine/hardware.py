@@ -1,4 +1,4 @@
-"""Where a network is trained, and how precisely: device, precision, a batch that several processes share."""
+"""Device and precision of training, and BatchNorm over the batch that several processes share."""
 
 import os
 import platform
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
@@ -19,70 +20,94 @@ PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerator:
-    """Where and how precisely to train.
+    """The Accelerator that trains on a device in a precision; nothing else of it comes from the environment.
 
-    device: "auto" takes CUDA, else Apple's MPS, else the CPU.
-    precision: of the convolutions in training; "auto" takes what the device computes faster than float32:
-    bfloat16, or float16 on GPUs older than that; float32 where it has neither.
+    device: one of DEVICES; "auto" is CUDA, else Apple's MPS, else the CPU.
+    precision: "auto" or a key of PRECISIONS, of the convolutions in training; "auto" is the fastest here:
+    bfloat16, else float16, else float32.
 
-    Raises UserError for names that are unknown and for hardware that is not there.
+    Raises UserError for unknown names, for hardware that this machine lacks, and for variables of the
+    environment that start several processes, if some are missing.
     """
-    there = _there()
     if device not in DEVICES:
         raise UserError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
     if device == "auto":
         device = default_device()
-    if not there[device]:
+    if not _available()[device]:
         raise UserError(f"this machine has no {device} device: use --device auto")
+    if device != "cpu" and _launched_on_cpu():
+        raise UserError("ACCELERATE_USE_CPU is set: unset it, or use --device cpu")
     fast = {"cpu": _fast_on_cpu, "cuda": _fast_on_cuda, "mps": lambda: ["float32"]}[device]()
     if precision not in ("auto", *PRECISIONS):
         raise UserError(f"unknown precision {precision!r}: choose one of auto, {', '.join(PRECISIONS)}")
     if precision != "auto" and precision not in fast:
         raise UserError(f"{device} has no fast {precision} here: choose one of auto, {', '.join(fast)}")
-    # One Accelerator's choices would otherwise bind every later one of the process.
+    _check_launch()
+    # Accelerate keeps the choices of a process's first Accelerator for all later ones.
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
-    mixed_precision = PRECISIONS[fast[0] if precision == "auto" else precision]
-    _check_launch()
-    # Accelerate reads options from the environment, such as gradient accumulation, that no record shows.
-    names = [name for name in os.environ if name.startswith("ACCELERATE_") and name != "ACCELERATE_USE_CPU"]
-    hidden = {name: os.environ.pop(name) for name in names}
+    # Its variables change what is computed, by gradient accumulation say, and no record would show it.
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ACCELERATE_")}
     try:
-        return Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision=PRECISIONS[fast[0] if precision == "auto" else precision],
+            # A CUDA graph must convert the weights itself; in one forward pass nothing else uses the cache.
+            kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
+        )
     finally:
         os.environ.update(hidden)
 
 
+MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Variables that tell Accelerate how many processes MPI started on CPUs."""
+
+
 def _check_launch() -> None:
-    """Raises UserError if the variables that several processes are started with are incomplete."""
-    needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    missing = [name for name in needed if name not in os.environ]
-    if os.environ.get("WORLD_SIZE", "1") != "1" and missing:
-        raise UserError(
-            f"WORLD_SIZE is set, but not {', '.join(missing)}: unset it, or start with accelerate launch"
-        )
+    """Raises UserError if the variables that several processes are started with are incomplete.
+
+    Accelerate would wait for the other processes, or train as a single one.
+    """
+    numbers = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    given = [name for name in numbers if name in os.environ]
+    needed = (*numbers, "MASTER_ADDR", "MASTER_PORT") if given else ()
+    if by_mpi := [name for name in MPI_SIZES if os.environ.get(name, "1") != "1"]:
+        given, needed = given or by_mpi, needed or ("MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in needed if not os.environ.get(name)]
+    advice = "unset it, or start the processes with accelerate launch"
+    if missing:
+        raise UserError(f"{given[0]} is set, but not {', '.join(missing)}: {advice}")
+    for name in (*given, *by_mpi):
+        if not os.environ[name].isdecimal():
+            raise UserError(f"{name}={os.environ[name]} is not a number: {advice}")
 
 
-def _there() -> dict[str, bool]:
+def _available() -> dict[str, bool]:
     """Which kinds of device this machine has, the fastest first."""
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
 
 
 def default_device() -> str:
-    """The device that "auto" uses: "cuda", "mps" or "cpu"."""
-    return next(name for name, there in _there().items() if there)
+    """The device that "auto" uses: "cuda", "mps" or "cpu"; after `accelerate launch --cpu` the last."""
+    if _launched_on_cpu():
+        return "cpu"
+    return next(name for name, available in _available().items() if available)
+
+
+def _launched_on_cpu() -> bool:
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
 
 
 def precision_of(accelerator: Accelerator) -> str:
-    """Our name of what it trains in, a key of PRECISIONS."""
+    """The precision that it trains in, a key of PRECISIONS."""
     return next(ours for ours, theirs in PRECISIONS.items() if theirs == accelerator.mixed_precision)
 
 
 def _fast_on_cpu() -> list[str]:
-    """oneDNN takes bfloat16 on any CPU with AVX512; without instructions for it, at half of float32's speed.
+    """bfloat16 only if the CPU has instructions for it.
 
-    Intel's from Skylake to Ice Lake are such ones (https://github.com/uxlfoundation/oneDNN/issues/493). On
-    other kinds of CPU, oneDNN's own answer is about the instructions.
+    oneDNN accepts bfloat16 on any x86 CPU with AVX512, but emulates it at half the speed of float32 on those
+    of Intel from Skylake to Ice Lake (https://github.com/uxlfoundation/oneDNN/issues/493).
     """
     if not torch.backends.mkldnn.is_available():
         return ["float32"]
@@ -97,9 +122,9 @@ def _fast_on_cuda() -> list[str]:
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d that in training normalises by the whole batch, of which each process holds a part.
+    """BatchNorm2d that normalises, in training, over the whole batch, of which each process holds a part.
 
-    torch.nn.SyncBatchNorm does so on CUDA alone; this does wherever torch.distributed works.
+    torch.nn.SyncBatchNorm does so on CUDA only; this works wherever torch.distributed does.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -122,9 +147,9 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 @contextmanager
 def shared_batch_norm(network: nn.Module, processes: int) -> Iterator[None]:
-    """While entered, the BatchNorm2d layers of `network` normalise over all processes' images together.
+    """While entered, the BatchNorm2d layers of `network` normalise over the images of all processes.
 
-    The layers themselves stay, so that the network has its own types again afterwards.
+    The layers stay the same objects and are of their own type again afterwards.
     """
     norms = [layer for layer in network.modules() if type(layer) is nn.BatchNorm2d and processes > 1]
     for norm in norms:

@@ -55,7 +55,7 @@ def make_optimizer(network: nn.Module, settings: Settings, steps: int) -> tuple[
 
 
 def _dense_kernels(network: nn.Module) -> list[Tensor]:
-    """Kernels of dense convolutions without bias, outside of O; a norm or a gate follows each."""
+    """Kernels of dense convolutions without bias, outside of O: a norm follows each."""
     return [
         layer.weight
         for name, layer in network.named_modules()

@@ -61,7 +61,7 @@ def names_by_group(network, optimizer):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_muon_trains_the_kernels_whose_length_a_norm_undoes(name):
-    """Doubling such a kernel leaves the logits as they are, except in front of a gate."""
+    """Doubling such a kernel leaves the logits as they are, and doubling any other does not."""
     torch.manual_seed(0)
     network = build(name)
     optimizer, _ = make_optimizer(network, Settings(muon_rate=0.05), steps=100)
@@ -79,8 +79,7 @@ def test_muon_trains_the_kernels_whose_length_a_norm_undoes(name):
             longer.get_parameter(key).mul_(2)
         same = torch.allclose(longer(images), logits, atol=1e-3, rtol=1e-3)
         depthwise = parameter.shape[1] == 1
-        gates = name == "gated" and "pointwise" in key
-        assert (key in by_muon) == ((same and not depthwise) or gates), key
+        assert (key in by_muon) == (same and not depthwise), key
 
 
 def test_without_a_rate_for_muon_all_is_sgd():

@@ -20,7 +20,9 @@ from torch import nn
 import utils
 from dataset import loaders
 from s9 import records
+from s9.engine import hardware
 from s9.engine.hardware import SharedBatchNorm2d, make_accelerator, shared_batch_norm
+from s9.errors import UserError
 
 CONTEXT = fork_server()
 
@@ -159,6 +161,58 @@ def normalised(rank, features):
 def test_a_last_batch_too_small_for_all_is_named():
     with pytest.raises(ValueError, match="last batch has 1 images for 2 processes: change --batch-size"):
         loaders(small_data(), 79, processes=2)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"WORLD_SIZE": "2"},
+            "WORLD_SIZE is set, but not RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: ",
+        ),
+        (
+            {"LOCAL_RANK": "0"},
+            "LOCAL_RANK is set, but not RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT: ",
+        ),
+        ({"RANK": "", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}, "RANK is set, but not RANK, MASTER_ADDR"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE is set, but not MASTER_ADDR, MASTER_PORT"),
+        (
+            {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "two", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
+            "WORLD_SIZE=two is not a number: unset it, or start the processes with accelerate launch",
+        ),
+    ],
+)
+def test_an_incomplete_launch_is_one_line(monkeypatch, variables, message):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"^{message}"):
+        make_accelerator("cpu", "float32")
+
+
+def test_the_environment_does_not_configure_accelerate(monkeypatch):
+    for name, value in (
+        ("GRADIENT_ACCUMULATION_STEPS", "4"),
+        ("MIXED_PRECISION", "bf16"),
+        ("DYNAMO_BACKEND", "inductor"),
+        ("TORCH_DEVICE", "meta"),
+        ("USE_FSDP", "true"),
+    ):
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    accelerator = make_accelerator("cpu", "float32")
+    assert accelerator.gradient_accumulation_steps == 1
+    assert (accelerator.mixed_precision, accelerator.device.type) == ("no", "cpu")
+    assert accelerator.state.dynamo_plugin.backend == "NO"
+    assert str(accelerator.distributed_type) == "DistributedType.NO"
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
+
+
+def test_accelerates_cpu_is_the_default_device_where_it_launched(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert hardware.default_device() == "cuda"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert hardware.default_device() == "cpu"
+    with pytest.raises(UserError, match="ACCELERATE_USE_CPU is set: unset it"):
+        make_accelerator("cuda")
 
 
 def launch(folder, *options, **popen):
