@@ -139,12 +139,3 @@ def test_whole_batches_are_hit_as_often_and_as_independently_as_single_images():
     expected = np.array([1_000, 1_000, 2_000])
     assert observed.sum() == 8_000
     assert chi2.sf(((observed - expected) ** 2 / expected).sum(), 5) > 0.001
-
-
-def test_an_empty_batch_and_a_batch_without_holes_stay_as_they_are():
-    transform = bytes_alone()
-    for step in transform.transforms:
-        step.p = 0.0
-    images = noise(8)
-    np.testing.assert_array_equal(at_once(transform, images), images)
-    assert at_once(bytes_alone(), images[:0]).shape == (0, 32, 32, 3)
