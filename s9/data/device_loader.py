@@ -1,4 +1,4 @@
-"""A loader of bytes, seen from the device: normalised there, and resized.
+"""Batches of bytes, copied to the device and normalised and resized there.
 
 Bytes are a quarter of what floats would be on the way from a worker to the device, and there they already lie
 in the channels-last layout that convolutions are fastest in.
@@ -25,11 +25,11 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 class Loader:
-    """A DataLoader of bytes, seen from the device.
+    """Batches of a DataLoader of bytes, on the device.
 
-    Gives float32 images (batch, 3, 32, 32) in channels-last layout, normalised to zero mean and unit
-    deviation over the training set, and int64 labels (batch,), both on the device. `process` of `processes`
-    is the one that it gives its part of each batch.
+    Yields float32 images (batch, 3, size, size) in channels-last layout, normalised to zero mean and unit
+    deviation over the training set, and int64 labels (batch,). process: which of `processes` gets its part of
+    each batch. Batches are copied to a CUDA device while it computes earlier steps.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Loader:
     ) -> None:
         self.source, self.device, self.size = source, device, None
         self.process, self.processes = process, processes
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.mean, self.std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
 
     def __len__(self) -> int:
@@ -53,19 +54,29 @@ class Loader:
         return self.source.sampler.size(number)
 
     def set_epoch(self, epoch: int, size: int | None = None, first: int = 0) -> None:
-        """What the next iteration is: the epoch, from 1; the side of its images, None for their own; its
-        first batch, from 0, where an epoch that was broken off goes on."""
+        """Sets what the next iteration yields.
+
+        epoch: from 1. size: side of the images, None for their own. first: the first batch, from 0.
+        """
         self.source.sampler.epoch, self.source.sampler.first, self.size = epoch, first, size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self.source:
-            images = normalise(self._send(images), self.mean, self.std)
+        for batch in self.source:
+            images, labels = self._send(*batch)
+            images = normalise(images, self.mean, self.std)
             if self.size not in (None, images.shape[-1]):
                 images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
-            yield images, self._send(labels)
+            yield images, labels
 
-    def _send(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if self.device.type == "cuda":  # Else the copy would wait until the GPU is done with the step before.
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
+    def _send(self, *arrays: np.ndarray) -> list[Tensor]:
+        tensors = [torch.from_numpy(array) for array in arrays]
+        if self.stream is None:
+            return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+        # Only from pinned memory, and on another stream than the steps', does a copy not wait for the steps.
+        current = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self.stream):
+            sent = [tensor.pin_memory().to(self.device, non_blocking=True) for tensor in tensors]
+        current.wait_stream(self.stream)
+        for tensor in sent:
+            tensor.record_stream(current)  # Its memory is not reused before the current stream is done.
+        return sent
