@@ -38,13 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if name == "readme":
             command.add_argument("--check", action="store_true", help="change nothing; exit 1 if out of date")
-        if name in ("figures", "handin"):
+        if name in ("audit", "figures", "handin"):
             command.add_argument("--data-dir", metavar="DIR", help="folder that holds CIFAR-10")
     options = parser.parse_args(arguments)
     try:
         run = records.read(options.run)
         if options.command == "audit":
-            return audit.print_audit(run)
+            return audit.print_audit(run, data_dir=options.data_dir)
         if options.command == "qna":
             print(answers.qna(run))
             return 0

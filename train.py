@@ -196,9 +196,12 @@ def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.
     """Tests a run's weights in float32, on the test or validation set of its history; prints the scores."""
     run = records.read(folder)
     data = load_recorded(run.settings.dataset, run.facts.get("data", {}), data_dir)
-    network = utils.trained_network(run, data, device)
     if run.settings.validation:
         data = data.validation()
+    recorded, here = run.facts["data"]["fingerprint"], data.fingerprint()
+    if here != recorded:
+        print(f"These are other data (fingerprint {here}) than the run's ({recorded}): scores may differ")
+    network = utils.trained_network(run, None, device)
     _, test_loader = loaders(data, device=next(network.parameters()).device)
     return utils.test(network, test_loader, "Validation" if run.settings.validation else "Test")
 

@@ -406,13 +406,14 @@ def network_of(run: Run) -> nn.Module:
     return new_network(run.settings.model, len(classes))
 
 
-def trained_network(run: Run, data: Data, device: str = "auto") -> nn.Module:
+def trained_network(run: Run, data: Data | None, device: str = "auto") -> nn.Module:
     """The network of a run with its weights. Raises UserError if `data` is not what it was trained on.
 
-    device: see make_accelerator.
+    data: None for no such check. device: see make_accelerator.
     """
-    data = data.validation() if run.settings.validation else data
-    records.check_data(run.facts["data"], data.facts())
+    if data is not None:
+        data = data.validation() if run.settings.validation else data
+        records.check_data(run.facts["data"], data.facts())
     network = network_of(run)
     records.load_weights(run.folder, network)
     device = make_accelerator(device, "float32").device

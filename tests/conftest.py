@@ -185,12 +185,12 @@ def audited(tmp_path, notebook):
     from model import S9Net
     from tools import audit
 
-    def failures(network=None, transform=None, run=None, path=notebook):
+    def failures(network=None, transform=None, run=None, data=None, path=notebook):
         network = S9Net() if network is None else network
         transform = dataset.train_transform() if transform is None else transform
         run = make_run(tmp_path, network) if run is None else run
-        checks = audit.audit(network, transform, run, path)
-        assert len(checks) == 15
+        checks = audit.audit(network, transform, run, data, path)
+        assert len(checks) == 16
         assert all(check.measured and "\n" not in check.measured for check in checks)
         return {check.requirement: check.measured for check in checks if not check.met}
 

@@ -9,17 +9,18 @@ from s9.settings import Settings
 from tools.evidence import scheduled_rate
 
 STRUCTURE = "C1 C2 C3 C4 O, three convolutions a block"
-SHRINKING = "a block shrinks in its third convolution, by stride 2 or dilation"
+SHRINKING = "third convolution shrinks the map"
 MAX_POOLING = "no max-pooling"
 VIEW = "receptive field > 44"
-SEPARABLE = "a depthwise separable convolution"
-DILATED = "a dilated convolution"
+SEPARABLE = "depthwise separable convolution"
+DILATED = "dilated convolution"
 GLOBAL_AVERAGE = "global average pooling"
 FLIP = "HorizontalFlip"
 SHIFT_SCALE_ROTATE = "ShiftScaleRotate"
-COARSE_DROPOUT = "CoarseDropout, one 16x16 hole, filled with the mean"
+COARSE_DROPOUT = "CoarseDropout, one 16x16 hole of the mean"
 ACCURACY = "test accuracy >= 85%, last epoch"
 TESTED = "a test after every epoch"
+RECORDS = "log, history and settings agree"
 PARAMETERS = "fewer than 200,000 parameters"
 WEIGHTS = "the run's weights are this network's"
 MODULAR = "modular code"
@@ -43,7 +44,7 @@ def log_of(history, settings=None, images=10_000, batches=391):
     name = "Validation" if settings and settings.validation else "Test"
     return "".join(
         f"Epoch {row.epoch}\n"
-        f"Train: Loss=1.2345 Batch_id={batches - 1} Accuracy={row.train_accuracy:.2f}: 100%|█| [00:09<00:00]\n"
+        f"Train: Loss=1.2345 Batch_id={batches - 1} Accuracy={row.train_accuracy:.2f}: 100%| [00:09<00:00]\n"
         f"{name} set: Average loss: {row.test_loss:.4f}, "
         f"Accuracy: {row.test_accuracy * images / 100:.0f}/{images} ({row.test_accuracy:.2f}%)\n\n"
         for row in history

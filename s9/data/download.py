@@ -195,6 +195,11 @@ def _batches() -> dict[str, str]:
     return {f"{CIFAR10.base_folder}/{name}": f"md5:{md5}" for name, md5 in files}
 
 
+def cached() -> Path | None:
+    """Folder that holds CIFAR-10 in the default cache, verified; None if it is not there."""
+    return _held(default_cache(), SOURCES)
+
+
 def _held(cache: Path, sources: Sequence[Source]) -> Path | None:
     """The folder that cifar10 returns, if the cache holds all of one layout, verified."""
     layouts = [(cache, _batches())]

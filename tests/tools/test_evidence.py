@@ -5,6 +5,7 @@ import re
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import REPO
 from made_runs import make_run
 
@@ -109,7 +110,7 @@ def test_pictures_that_differ_or_are_missing_are_named(tmp_path):
 def test_the_committed_pictures_are_those_that_the_code_draws(cifar10, tmp_path):
     """Where the versions and the processor are the run's; elsewhere fonts and rounding differ."""
     run = records.read(report.handed_in())
-    here = records.collect_facts(cifar10.facts(), "cpu", "float32", 0)
+    here = records.collect_facts(cifar10.facts(), torch.device("cpu"), "float32", 0)
     if any(here[fact] != run.facts[fact] for fact in ("data", "device", "python", "versions")):
         pytest.skip("another machine or other versions than the run's")
     report.draw_figures(run, cifar10, tmp_path)
