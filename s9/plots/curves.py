@@ -152,7 +152,7 @@ def plot_accuracy(
                 axes.errorbar(mark.parameters, mark.accuracy, mark.spread, color=line["color"], capsize=6)
         _label(axes, marks, line["color"], align)
     sizes = [mark.parameters for mark in (*ours, *public)]
-    axes.set_xlim(min(sizes) / 1.75, max(*sizes, parameter_limit) * 1.5)
+    axes.set_xlim(min(sizes) / 2.4, max(*sizes, parameter_limit) * 1.8)
     edges = axes.get_xlim()
     ticks = [count for count in PARAMETER_TICKS if edges[0] < count < edges[1]]
     axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
@@ -163,7 +163,7 @@ def plot_accuracy(
     look = {"color": GREEN, "size": 10, "va": "top"}
     axes.text(parameter_limit, axes.get_ylim()[1], f" limit: fewer than {parameter_limit:,}", **look)
     axes.text(edges[1], accuracy_limit, f"target: {accuracy_limit:g}% ", ha="right", **look)
-    axes.legend(loc="center right")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

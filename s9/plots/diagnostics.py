@@ -78,7 +78,9 @@ def plot_receptive_field(image: np.ndarray, rows: Sequence[Row], dataset: str) -
     title = f"receptive field after each block; {_size(last)} pixels after the last one"
     title += f"\nThe image has {_size((height, width))} pixels; "
     covers_padding = max(last) > min(height, width)
-    title += "beyond it lies padding" if covers_padding else "pale pixels are outside the receptive field"
+    title += (
+        "pixels beyond it are padding" if covers_padding else "pale pixels are outside the receptive field"
+    )
     figure = new_figure(dataset, title, height=3.7)
     panels = figure.subplots(1, len(blocks), squeeze=False)[0]
     middle = height // 2 + 0.5, width // 2 + 0.5
@@ -342,7 +344,7 @@ def plot_calibration(calibration: Calibration, dataset: str) -> NotebookFigure:
     counts, confidence, accuracy = calibration
     sure, right = (np.nansum(counts * values) / counts.sum() for values in (confidence, accuracy))
     title = f"mean confidence {sure:.1%}, accuracy {right:.1%}"
-    title += f"\nExpected calibration error {calibration.error:.2%} (Guo et al., 2017)"
+    title += f"\nExpected calibration error {calibration.error:.2%}"
     figure = new_figure(dataset, title, height=6.6)
     upper, lower = figure.subplots(2, 1, height_ratios=[3, 1.1], sharex=True)
     width = 100 / BINS
@@ -355,7 +357,11 @@ def plot_calibration(calibration: Calibration, dataset: str) -> NotebookFigure:
     upper.plot([0, 100], [0, 100], color="black", linestyle=":", label="perfect calibration")
     upper.set_ylim(0, 102)
     upper.set_ylabel("accuracy, %")
-    upper.set_title(f"Mean of |accuracy - confidence| over {BINS} bins, weighted by their images", size=11)
+    upper.set_title(
+        f"Calibration error: |accuracy - confidence|, mean over {BINS} bins weighted by images "
+        "(Guo et al., 2017)",
+        size=11,
+    )
     upper.legend(loc="upper left", reverse=True)
     bars = lower.bar(lefts, counts, **look)
     lower.bar_label(bars, [f"{count:,}" for count in counts], padding=2, size=10)
