@@ -22,7 +22,7 @@ from test_notebook import NOTEBOOK, drew_bars, holds_widgets, make_origin, outpu
 
 from s9 import install
 
-INSTALLED = Path(__file__).parent / "colab.txt"
+INSTALLED = Path(__file__).parent.parent / "colab.txt"
 LACKING = ["captum"]
 """What is required and not there: the notebook installs it."""
 PYTHON = "3.12"
@@ -39,8 +39,8 @@ def lines(path):
 
 def test_what_colab_has_is_new_enough_and_all_that_is_required_but_for_what_is_known():
     there = dict(line.split("==") for line in lines(INSTALLED))
-    required = [Requirement(line) for line in lines(Path(install.__file__).with_name("requirements.txt"))]
-    needed = [requirement for requirement in required if requirement.name not in install.NOT_IN_A_NOTEBOOK]
+    required = [Requirement(line) for line in lines(install.REQUIREMENTS)]
+    needed = [requirement for requirement in required if not requirement.name.startswith(install.KERNEL)]
     assert [requirement.name for requirement in needed if requirement.name not in there] == LACKING
     for requirement in needed:
         if requirement.name in there:
