@@ -237,7 +237,11 @@ def fit(
         data = data.validation()
     network = _first_network(settings, data)
     start = finetune.read_start(init, network, data.classes) if init else None
-    train_loader, test_loader = _loaders(settings, data, workers, accelerator, transform)
+    augmentation = transform or train_transform(data.mean, data.std, settings.augmentation, settings.shift)
+    part = {"process": accelerator.process_index, "processes": accelerator.num_processes}
+    train_loader, test_loader = loaders(
+        data, settings.batch_size, settings.seed, workers, accelerator.device, augmentation, **part
+    )
     claim = records.run_to_resume if resume else records.create_run
     folder = on_main_process(accelerator, lambda: claim(settings, folder, Path(runs)))
 
@@ -272,7 +276,7 @@ def fit(
     step = None
     if graph and accelerator.device.type == "cuda" and accelerator.distributed_type == DistributedType.NO:
         step = GraphedStep(network, settings.batch_size, facts["precision"])
-    _train_epochs(state, prepared, train_loader, test_loader, step, after_epoch)
+    _train_epochs(state, _Loop(prepared, train_loader, test_loader, step), after_epoch)
     return Trained(network, state.run.history, folder)
 
 
@@ -297,31 +301,16 @@ def _first_network(settings: Settings, data: Data) -> nn.Module:
     return network
 
 
-def _loaders(
-    settings: Settings, data: Data, workers: int, accelerator: Accelerator, transform: A.Compose | None
-) -> tuple[Loader, Loader]:
-    if transform is None:
-        transform = train_transform(data.mean, data.std, settings.augmentation, settings.shift)
-    return loaders(
-        data,
-        settings.batch_size,
-        settings.seed,
-        workers,
-        accelerator.device,
-        transform,
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
-    )
+class _Loop(NamedTuple):
+    """What an epoch needs beside the state of the run."""
+
+    prepared: nn.Module
+    train_loader: Loader
+    test_loader: Loader
+    step: GraphedStep | None
 
 
-def _train_epochs(
-    state: RunState,
-    prepared: nn.Module,
-    train_loader: Loader,
-    test_loader: Loader,
-    step: GraphedStep | None,
-    after_epoch: Callable[[Run], None],
-) -> None:
+def _train_epochs(state: RunState, loop: _Loop, after_epoch: Callable[[Run], None]) -> None:
     """Trains from where `state` is to the last epoch; saves after each, and when a signal stops the run."""
     accelerator, settings, folder = state.accelerator, state.run.settings, state.run.folder
     facts = state.run.facts["data"]
@@ -341,8 +330,8 @@ def _train_epochs(
     ):
         for epoch in epochs:
             with explain_failures(epoch, folder, settings):
-                _train_epoch(state, epoch, prepared, train_loader, test_loader, step, interrupts, bar)
-            state.run.facts["cuda_graph"] = step is not None and step.replay is not None
+                _train_epoch(state, epoch, loop, interrupts, bar)
+            state.run.facts["cuda_graph"] = loop.step is not None and loop.step.replay is not None
             state.save()
             if accelerator.is_main_process and not state.progress.batches:
                 after_epoch(state.run)
@@ -356,27 +345,18 @@ def _train_epochs(
                 )
 
 
-def _train_epoch(
-    state: RunState,
-    epoch: int,
-    prepared: nn.Module,
-    train_loader: Loader,
-    test_loader: Loader,
-    step: GraphedStep | None,
-    interrupts: Interrupts,
-    bar: ProgressBar,
-) -> None:
+def _train_epoch(state: RunState, epoch: int, loop: _Loop, interrupts: Interrupts, bar: ProgressBar) -> None:
     """One epoch and its test, or the part of it before a signal."""
     accelerator, settings, progress = state.accelerator, state.run.settings, state.progress
     optimizer, scheduler = state.parts["optimizer"], state.parts["scheduler"]
     started = time.perf_counter() - progress.seconds
     accelerator.print(f"Epoch {epoch}", flush=True)
-    train_loader.set_epoch(epoch, image_size(settings, epoch), progress.batches)
+    loop.train_loader.set_epoch(epoch, image_size(settings, epoch), progress.batches)
     if not progress.batches:
         progress.learning_rate = optimizer.param_groups[0]["lr"]
     trained = train(
-        prepared,
-        train_loader,
+        loop.prepared,
+        loop.train_loader,
         optimizer,
         scheduler,
         accelerator,
@@ -384,14 +364,14 @@ def _train_epoch(
         progress,
         lambda: interrupts.signal is not None,
         bar,
-        step,
+        loop.step,
     )
     progress.seconds = time.perf_counter() - started
-    if progress.batches < len(train_loader):
+    if progress.batches < len(loop.train_loader):
         return
     # The last test is the result: that of the saved weights in float32, on any machine.
-    tested_network = state.parts["network"] if epoch == settings.epochs else prepared
-    tested = test(tested_network, test_loader, "Validation" if settings.validation else "Test")
+    tested_network = state.parts["network"] if epoch == settings.epochs else loop.prepared
+    tested = test(tested_network, loop.test_loader, "Validation" if settings.validation else "Test")
     if not math.isfinite(tested.loss):
         raise RunError(f"after its last batch: the test loss is {tested.loss}")
     accelerator.print()
