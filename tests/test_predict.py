@@ -13,7 +13,6 @@ import predict
 import utils
 from dataset import test_transform
 from model import build
-from s9 import records
 from s9.data import photos
 from s9.data.cifar10 import CLASSES, MEAN, STD
 from s9.data.sources import load
@@ -69,12 +68,6 @@ def test_classify_gives_what_the_network_gives_the_normalised_image():
     assert np.allclose(given.sum(1), 1, atol=1e-6)
     with torch.no_grad():
         assert np.allclose(given, network.eval()(inputs).softmax(1), atol=1e-5)
-
-
-def test_classify_uses_the_mean_and_deviation_that_it_is_given():
-    images = [np.full((32, 32, 3), 255, np.uint8)]
-    given = predict.classify(Lightness(), images, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    assert given[0, 0] == pytest.approx(np.exp(2) / (np.exp(2) + 9), abs=1e-6)
 
 
 def test_classify_takes_images_a_batch_at_a_time_and_keeps_their_order():
@@ -202,14 +195,6 @@ def test_weights_that_are_not_finite_are_refused(pictures, refused, value):
     make_run(pictures, network, model="fast")
     line = refused(predict, pictures / "a.png", "--run", pictures)
     assert "weights.safetensors holds weights that are not finite" in line
-
-
-def test_the_best_run_is_asked_where_there_is_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "RESULTS", tmp_path)
-    (tmp_path / "best").mkdir()
-    assert predict.default_run() == tmp_path / "reference"
-    (tmp_path / "best" / records.WEIGHTS).touch()
-    assert predict.default_run() == tmp_path / "best"
 
 
 def test_a_run_on_digits_is_asked_with_its_own_classes_and_normalisation(pictures):

@@ -10,10 +10,15 @@ from made_data import the_three
 from scipy.stats import binom, chi2
 
 import dataset
+import utils
 from dataset import Images, augmentations_alone, train_transform
+from s9 import records
 from s9.data.augment import reseed
 from s9.data.batches import Batches
 from s9.data.cifar10 import MEAN, STD
+from s9.errors import UserError
+from s9.settings import Settings
+from tools import answers, audit
 
 HOLE = (125, 123, 114)  # the mean colour of CIFAR-10's training set
 STEPS = ["HorizontalFlip", "ShiftScaleRotate", "CoarseDropout"]
@@ -226,3 +231,20 @@ def test_augmentations_alone_all_together_are_as_in_training():
     together = augmentations_alone(seed=3)["All, as in training"]
     done = [what_was_done(together(make_image())) for _ in range(1_000)]
     assert dependence(done) > 0.001
+
+
+def test_fit_trains_with_another_transform_and_records_it(tmp_path):
+    """It is not resumed with another one, and not handed in as the assignment's."""
+    images, labels = np.stack([noise(seed) for seed in range(40)]), np.arange(40) % 10
+    data = dataset.Data("digits", tuple("0123456789"), images, labels, images, labels)
+    settings = Settings(model="fast", dataset="digits", epochs=1, batch_size=20)
+    options = {"settings": settings, "data": data, "device": "cpu", "workers": 0}
+    transform = A.Compose([A.PadIfNeeded(40, 40), A.RandomCrop(32, 32)])
+    run = records.read(utils.fit(folder=tmp_path / "own", transform=transform, **options).folder)
+    assert run.facts["transform"].startswith("Compose([ PadIfNeeded(")
+    assert "transform" not in records.read(utils.fit(folder=tmp_path / "plain", **options).folder).facts
+    with pytest.raises(UserError, match="began with another transform"):
+        utils.fit(folder=tmp_path / "own", resume=True, **options)
+    for refuse in (answers.qna, audit.print_audit):
+        with pytest.raises(UserError, match="was trained with another transform"):
+            refuse(run._replace(settings=Settings()))

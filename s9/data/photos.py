@@ -6,7 +6,7 @@ ignored, and a picture whose pixels can be decoded is never refused for it.
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +33,6 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientations, and what turns a picture upright."""
-
-PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"} | {bytes([m]) for m in range(0xC0, 0xE0)}
-METADATA = {b"iCCP", b"eXIf", b"\xe1", b"\xe2"}
-"""PNG chunks and JPEG markers that hold the pixels; those of colour profile and orientation."""
-
-ADOBE = b"\xee"
-"""The JPEG marker that tells CMYK from its inverse."""
 
 
 class PhotoWarning(UserWarning):
@@ -73,7 +66,7 @@ def read(path: Path) -> np.ndarray:
             raise UserError("is no file: name a picture" if path.exists() else "does not exist")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            image = _read(path.read_bytes())
+            image = _read(path)
     except Image.DecompressionBombError as error:
         limit = f"{2 * Image.MAX_IMAGE_PIXELS:,}"
         raise UserError(f"{name}: has more than {limit} pixels: make it smaller") from error
@@ -87,45 +80,21 @@ def read(path: Path) -> np.ndarray:
     return image
 
 
-def _read(content: bytes) -> np.ndarray:
-    """fit() of a file's content; where Pillow fails on metadata, of the content without it."""
-    parts = list(_parts(content))
-    contents = [content]
-    if parts:
-        signature = content[: len(content) - sum(len(part) for _, part in parts)]
-        contents += [
-            signature + b"".join(part for kind, part in parts if kind in kept)
-            for kept in (PIXELS | METADATA | {ADOBE}, PIXELS | METADATA, PIXELS)
-        ]
-    errors = []
-    for candidate in contents:
-        try:
-            with Image.open(io.BytesIO(candidate)) as image:
-                return fit(image)
-        except (UserError, Image.DecompressionBombError):
+def _read(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return fit(image)
+    except UserError:
+        raise
+    except (Image.UnidentifiedImageError, SyntaxError, ValueError):
+        # Pillow fails on some damaged or very large metadata, which OpenCV skips. Imported here: torch.hub's
+        # users may not have it.
+        import cv2
+
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+        if pixels is None:
             raise
-        except Exception as error:
-            errors.append(error)
-    raise errors[0]
-
-
-def _parts(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and bytes of each chunk of a PNG, or segment of a JPEG; nothing of other files."""
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        place = 8
-        while place < len(content):
-            end = place + 12 + int.from_bytes(content[place : place + 4], "big")
-            yield content[place + 4 : place + 8], content[place:end]
-            place = end
-    elif content.startswith(b"\xff\xd8"):
-        place = 2
-        while content[place : place + 1] == b"\xff":
-            kind = content[place + 1 : place + 2]
-            end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-            if kind == b"\xda":  # The scan: the rest is pixels.
-                end = len(content)
-            yield kind, content[place:end]
-            place = end
+        return fit(Image.fromarray(pixels[..., ::-1]))
 
 
 def _reason(path: Path, error: Exception) -> str:

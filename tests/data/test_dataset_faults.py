@@ -17,6 +17,9 @@ from s9.data import cifar10
 from s9.data.sources import load
 from s9.errors import UserError
 
+ONE = png(make_images(1)[0])
+TRANSPARENT = cv2.imencode(".png", np.zeros((32, 32, 4), np.uint8))[1].tobytes()
+
 
 def refusal(folder: Path | str, name: str = "cifar10") -> str:
     """What load says about a folder: one line of decent length that names it."""
@@ -28,66 +31,36 @@ def refusal(folder: Path | str, name: str = "cifar10") -> str:
     return message
 
 
-def test_unknown_data_set():
-    with pytest.raises(UserError, match="unknown dataset 'cifar11': choose one of auto, cifar10, cifar100"):
-        load("cifar11")
-
-
 @pytest.mark.parametrize("name", ["auto", "cifar10"])
-@pytest.mark.parametrize("way", ["argument", "environment"])
-def test_folder_that_is_none(tmp_path, monkeypatch, name, way):
+def test_folder_that_is_none(tmp_path, monkeypatch, name):
     """Under auto too: who names a folder wants that one, not digits."""
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "file").touch()
-    for folder, problem in (
-        ("missing", "does not exist"),
-        ("file", "is a file"),
-        ("empty", "holds no CIFAR"),
-    ):
-        if way == "environment":
-            monkeypatch.setenv("CIFAR10_DIR", str(tmp_path / folder))
-            with pytest.raises(UserError, match=problem):
-                load(name)
-        else:
-            assert problem in refusal(tmp_path / folder, name)
-
-
-def test_folder_of_batches_that_is_missing_or_empty(tmp_path):
-    folder = tmp_path / "cifar-10-batches-py"
-    assert "does not exist" in refusal(folder)
-    folder.mkdir()
-    assert "damaged" in refusal(folder)
-
-
-@pytest.mark.parametrize("split", SIZES)
-def test_half_a_pair_of_parquet_files(tmp_path, split):
-    write_parquet(tmp_path / f"{split}-00000-of-00001.parquet", [png(make_images(1)[0])], [0])
-    assert "it needs" in refusal(tmp_path)
-
-
-ONE = png(make_images(1)[0])
-TRANSPARENT = cv2.imencode(".png", np.zeros((32, 32, 4), np.uint8))[1].tobytes()
+    (tmp_path / "half").mkdir()
+    write_parquet(tmp_path / "half" / "train-00000-of-00001.parquet", [ONE], [0])
+    for folder, problem in {
+        "missing": "does not exist",
+        "file": "is a file",
+        "half": "it needs",
+        "cifar-10-batches-py": "damaged",
+    }.items():
+        assert problem in refusal(tmp_path / folder, name)
+    monkeypatch.setenv("CIFAR10_DIR", str(tmp_path / "missing"))
+    with pytest.raises(UserError, match="does not exist"):
+        load(name)
 
 
 @pytest.mark.parametrize(
     ("images", "labels", "problem"),
     [
         pytest.param([ONE] * 20, list(range(10)) * 2, "50,000", id="too few"),
-        pytest.param([b""], [0], "damaged", id="empty image"),
         pytest.param([b"no image"], [0], "damaged", id="no image"),
-        pytest.param([ONE[:60]], [0], "damaged", id="half an image"),
-        pytest.param([None], [0], "damaged", id="image missing"),
-        pytest.param([ONE, png(make_images(1)[0][:16])], [0, 1], "32x16 pixels", id="several sizes"),
         pytest.param([png(np.zeros((28, 28, 3), np.uint8))], [0], "28x28 pixels", id="other size"),
-        pytest.param([png(np.zeros((32, 32, 1), np.uint8))], [0], "red, green and blue", id="grey image"),
         pytest.param([png(np.zeros((32, 32, 3), np.uint16))], [0], "uint16", id="image of 16 bits"),
         pytest.param([TRANSPARENT], [0], "red, green and blue", id="image with transparency"),
         pytest.param([ONE, ONE], [0, None], "damaged", id="label missing"),
         pytest.param([ONE], ["cat"], "damaged", id="label in words"),
-        pytest.param([ONE], [0.5], "damaged", id="broken label"),
-        pytest.param([ONE], [-1], "a class", id="negative label"),
         pytest.param([ONE], [10**15], "a class", id="enormous label"),
-        pytest.param([], [], "50,000", id="no rows"),
     ],
 )
 def test_parquet_of_something_else(tmp_path, images, labels, problem):
@@ -153,17 +126,15 @@ def test_parquet_that_speaks_of_another_number_of_rows(tmp_path, monkeypatch, sa
     assert "damaged" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("size", [0, 3, 100, 300])
-def test_truncated_parquet(tmp_path, size):
-    for split in SIZES:
-        write_parquet(tmp_path / f"{split}-0.parquet", [ONE] * 10, list(range(10)))
-    path = tmp_path / "train-0.parquet"
-    path.write_bytes(path.read_bytes()[:size])
-    assert "damaged" in refusal(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"])
-@pytest.mark.parametrize("damage", ["changed", "truncated", "deleted", "a folder"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("data_batch_1", "changed"),
+        ("data_batch_5", "deleted"),
+        ("test_batch", "truncated"),
+        ("batches.meta", "a folder"),
+    ],
+)
 def test_damaged_batches(tmp_path, monkeypatch, name, damage):
     path = write_batches(tmp_path, small(), monkeypatch) / "cifar-10-batches-py" / name
     content = bytearray(path.read_bytes())
@@ -186,18 +157,12 @@ def test_batches_are_not_unpickled_before_they_are_checked(tmp_path, monkeypatch
     assert "MD5" in refusal(tmp_path)
 
 
-def test_batches_are_found_from_either_folder(tmp_path, monkeypatch):
-    """They are read, since the complaint is of how few images they hold."""
-    write_batches(tmp_path, small(), monkeypatch)
-    assert "50,000" in refusal(tmp_path)
-    with pytest.raises(UserError, match="50,000"):
-        load("cifar10", str(tmp_path / "cifar-10-batches-py"))
-
-
 @pytest.mark.parametrize(("old", "new"), [(3, 4), (9, 10)])
 def test_wrong_class_counts(made, tmp_path, monkeypatch, old, new):
     """The shapes are right, one label of the test set is not."""
     labels = made.test_labels.copy()
     labels[np.flatnonzero(labels == old)[0]] = new
     write_batches(tmp_path, made._replace(test_labels=labels), monkeypatch)
+    with pytest.raises(UserError, match="the test set is not CIFAR-10's"):
+        load("cifar10", str(tmp_path / "cifar-10-batches-py"))
     assert "the test set is not CIFAR-10's" in refusal(tmp_path)

@@ -87,10 +87,6 @@ def test_a_palettes_colours_and_its_transparent_one_are_looked_up():
         assert (photos.fit(image) == 255).all()
 
 
-def test_an_image_of_the_networks_size_stays_as_it_is():
-    assert (photos.fit(noise()) == np.asarray(noise())).all()
-
-
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_middle_square_is_what_counts(turned):
     image = Image.new("RGB", (192, 64), "red")
@@ -232,18 +228,8 @@ def test_16_bits_keep_their_range_and_floats_are_stretched_to_theirs(tmp_path):
         assert (photos.fit(Image.fromarray(values))[..., 0] == stretched).all()
     image, _ = read(tmp_path, encoded(Image.fromarray(np.full((40, 40), 100 * 257, np.uint16)), "PNG"))
     assert (image == 100).all()
-
-
-def test_a_float_that_is_none_is_refused():
-    values = np.zeros((40, 120), np.float32)
-    for place in ((0, 0), (20, 60)):
-        holed = values.copy()
-        holed[place] = np.nan
-        with pytest.raises(UserError, match="not finite"):
-            photos.fit(Image.fromarray(holed))
-
-
-def test_a_mode_that_cannot_be_converted_is_named():
+    with pytest.raises(UserError, match="not finite"):
+        photos.fit(Image.fromarray(np.full((40, 120), np.nan, np.float32)))
     with pytest.raises(UserError, match="mode La cannot be converted: save it as RGB"):
         photos.fit(Image.new("La", (40, 40)))
 
@@ -287,11 +273,6 @@ def test_a_path_that_leads_to_no_file_is_named(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             photos.read(path)
-
-
-def test_half_a_bomb_is_read_without_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert read(tmp_path, encoded(noise(12, 12), "PNG"))[1] == []
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "PPM", "TGA"])
