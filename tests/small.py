@@ -23,12 +23,12 @@ SETTINGS = Settings(model="small", dataset="digits", epochs=3, batch_size=32, le
 class SmallNet(nn.Module):
     """Four layers, one of them random in training, so that a test can tell whether the dice are kept."""
 
-    def __init__(self, dropout=0.1):
+    def __init__(self, dropout=0.1, classes=10):
         super().__init__()
         self.convolution = nn.Conv2d(3, 8, 3, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(8)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(8, 10)
+        self.classifier = nn.Linear(8, classes)
 
     def forward(self, images):
         features = self.dropout(F.relu(self.norm(self.convolution(images))))
