@@ -103,9 +103,6 @@ def test_transform(mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> 
     return A.Compose([A.Normalize(mean=tuple(mean), std=tuple(std)), ToTensorV2()])
 
 
-test_transform.__test__ = False  # Its name is the assignment's; pytest must not take it for a test.
-
-
 def augmentations_alone(
     mean: Sequence[float] = MEAN, seed: int = 0, probability: float = 0.5, shift: float = 0.0625
 ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

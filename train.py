@@ -9,7 +9,6 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import Field, fields, replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from model import NETWORKS
 from s9 import records
 from s9.data.sources import DATASETS, load, load_recorded
 from s9.engine import hardware
+from s9.engine.tracking import Tracker
 from s9.errors import CommandParser, Interrupted, RunError, UserError, option
 from s9.settings import PRESETS, Settings, preset
 
@@ -159,7 +159,7 @@ def train(options: argparse.Namespace) -> None:
     """Trains as the options say. Raises UserError for options that do not fit together."""
     recipe, settings = chosen_settings(options)
     utils.new_network(settings.model)  # Refuses an unknown name before the data is loaded.
-    tracker = _tracker(options.track)
+    tracker = Tracker(options.track) if options.track else None
     data = load(options.dataset, options.data_dir)
     settings = replace(settings, dataset=data.name)
     if FIRST_PROCESS:
@@ -172,24 +172,16 @@ def train(options: argparse.Namespace) -> None:
         device=options.device,
         precision=options.precision,
         workers=options.workers,
-        after_epoch=tracker,
+        after_epoch=tracker or (lambda run: None),
         init=options.init,
         graph=not options.no_graph,
     )
-    if options.track and FIRST_PROCESS:
+    if tracker and FIRST_PROCESS:
         from s9.plots.diagnostics import plot_confusion
 
         data = data.validation() if settings.validation else data
         found = utils.probabilities(trained.network, data)
         tracker.finish("confusion", plot_confusion(data.test_labels, found, data.classes, data.name))
-
-
-def _tracker(name: str | None) -> Callable[[records.Run], None]:
-    if not name:
-        return lambda run: None
-    from s9.engine.tracking import Tracker  # Nothing of a tracker is imported unless one is asked for.
-
-    return Tracker(name)
 
 
 def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.Scores:

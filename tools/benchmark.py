@@ -147,7 +147,9 @@ def measure_step(bench: Bench) -> list[Row]:
     work = 3 * 2 * count_multiply_adds(plain.network)
     shares = [100 * steps[0] * work / peak, 100 * steps[1] * work / our_peak]
     return [
-        faster("step", f"training step of the reference, {names[0]} and {names[1]}, images/s", *steps, 3.0),
+        faster(
+            "step", f"training step of the reference, {names[0]} and {names[1]}, images/s", *steps, limit=3.0
+        ),
         faster("step", "share of the peak of a matrix product in the same precision, %", *shares),
     ]
 
@@ -168,7 +170,7 @@ def measure_accelerate(bench: Bench) -> list[Row]:
     batches = ready_batches(bench, 4)[1]
     bare, ours = Ours(bench.device, bare=True), Ours(bench.device)
     steps = rates([lambda: bare.train(batches), lambda: ours.train(batches)], bench.seconds)
-    return [faster("accelerate", "training step without and with Accelerate, images/s", *steps, 0.98)]
+    return [faster("accelerate", "training step without and with Accelerate, images/s", *steps, limit=0.98)]
 
 
 def measure_test(bench: Bench) -> list[Row]:
@@ -189,7 +191,7 @@ def measure_data(bench: Bench) -> list[Row]:
         return sum(len(images.to(bench.device)) for images, _ in loader)
 
     measured = rates([lambda: pass_over(plain), lambda: pass_over(ours)], bench.seconds)
-    return [faster("data", "augmented batches from one worker, images/s", *measured, 3.0)]
+    return [faster("data", "augmented batches from one worker, images/s", *measured, limit=3.0)]
 
 
 def measure_memory(bench: Bench) -> list[Row]:

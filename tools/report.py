@@ -146,7 +146,7 @@ def _with_lines(page: Path, text: str) -> str:
         tree = ast.parse((page.parent / target).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             targets = [getattr(it, "id", None) for it in getattr(node, "targets", [])]
-            if name in (getattr(node, "name", None), *targets):
+            if isinstance(node, ast.stmt) and name in (getattr(node, "name", None), *targets):
                 return f"[`{name}`]({target}#L{node.lineno})"
         raise UserError(f"{page.name}: {target} does not define {name}; change the link")
 

@@ -9,7 +9,6 @@ installed.
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 from s9.errors import CommandParser, UserError
@@ -110,4 +109,4 @@ def stamp(root: Path, address: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

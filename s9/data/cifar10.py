@@ -2,6 +2,7 @@
 
 import operator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def read_cifar100(folder: Path, per_class: tuple[int, int] = (500, 100)) -> tupl
     return _read_batches(folder, CIFAR100, *per_class)
 
 
-def _read_batches(folder: Path, kind: type, *per_class: int) -> tuple[tuple[str, ...], Arrays]:
+def _read_batches(folder: Path, kind: Any, *per_class: int) -> tuple[tuple[str, ...], Arrays]:
     """Torchvision's layout; it compares every file with its published MD5 before it unpickles one."""
     try:
         train, test = kind(folder, train=True), kind(folder, train=False)

@@ -5,6 +5,7 @@ in the channels-last layout that convolutions are fastest in.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ class Loader:
         processes: int = 1,
     ) -> None:
         self.source, self.device, self.size = source, device, None
+        self.sampler: Any = source.sampler
         self.process, self.processes = process, processes
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.mean, self.std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
@@ -51,14 +53,14 @@ class Loader:
 
     def batch_size(self, number: int) -> int:
         """Images in a batch, by its number from 0, over all processes."""
-        return self.source.sampler.size(number)
+        return self.sampler.size(number)
 
     def set_epoch(self, epoch: int, size: int | None = None, first: int = 0) -> None:
         """Sets what the next iteration yields.
 
         epoch: from 1. size: side of the images, None for their own. first: the first batch, from 0.
         """
-        self.source.sampler.epoch, self.source.sampler.first, self.size = epoch, first, size
+        self.sampler.epoch, self.sampler.first, self.size = epoch, first, size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.source:

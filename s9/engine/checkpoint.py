@@ -108,7 +108,7 @@ def _sync(folder: Path) -> None:
 
 def random_state() -> dict[str, Any]:
     """The state of every global random generator, as plain values."""
-    name, keys, *rest = np.random.get_state()
+    name, keys, *rest = tuple[Any, ...](np.random.get_state())
     state = {
         "torch": torch.get_rng_state().tolist(),
         "numpy": [name, keys.tolist(), *rest],

@@ -104,7 +104,8 @@ class ProgressBar:
 
     def __init__(self, shown: bool = True, forecast: Forecast | None = None) -> None:
         self.shown, self.forecast = shown, forecast if shown else None
-        self.place = self.display = None
+        self.place: Any = None
+        self.display: Any = None
 
     def __enter__(self) -> "ProgressBar":
         if self.shown and IN_NOTEBOOK:

@@ -160,9 +160,9 @@ def plot_accuracy(
     axes.set_xlabel("parameters, logarithmic")
     axes.set_ylabel("test accuracy, %")
     axes.margins(y=0.1)
-    look = {"color": GREEN, "size": 10, "va": "top"}
-    axes.text(parameter_limit, axes.get_ylim()[1], f" limit: fewer than {parameter_limit:,}", **look)
-    axes.text(edges[1], accuracy_limit, f"target: {accuracy_limit:g}% ", ha="right", **look)
+    text = {"color": GREEN, "size": 10, "va": "top"}
+    axes.text(parameter_limit, axes.get_ylim()[1], f" limit: fewer than {parameter_limit:,}", **text)
+    axes.text(edges[1], accuracy_limit, f"target: {accuracy_limit:g}% ", ha="right", **text)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 

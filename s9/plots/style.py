@@ -72,8 +72,8 @@ def new_figure(dataset: str, title: str, height: float) -> NotebookFigure:
     """
     if not isinstance(dataset, str) or not dataset.strip() or not dataset.isprintable():
         raise UserError(f"dataset: must be a printable name, got {dataset!r}")
-    figure = NotebookFigure(figsize=(WIDTH, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.12)
+    figure = NotebookFigure(figsize=(WIDTH, height))
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.12)
     prefix, look = "CIFAR-10: ", {}
     if dataset != "cifar10":
         prefix = f"{textwrap.shorten(dataset.upper(), 50)}, not CIFAR-10\n"
