@@ -227,6 +227,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "connection cut"
     if isinstance(error, requests.RequestException):
-        cause = str(error).rpartition(": ")[2].partition(" (read timeout")[0]
+        cause = str(error).rpartition(": ")[2].partition(" (")[0]
         return cause.rstrip("')\"")  # requests nests its causes, the first one last
     return str(error)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from made_data import the_three
-from scipy.stats import chi2, chi2_contingency
+from scipy.stats import chi2
 
 from dataset import loaders, train_transform
 from s9.data.augment import augment, reseed
@@ -92,36 +92,6 @@ def test_the_same_parameters_give_the_same_tensors(monkeypatch):
     expected = torch.stack([transform(image=images[index])["image"] for index in order])
     assert next(dealt, None) is None
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
-
-
-def holes(results: np.ndarray) -> np.ndarray:
-    """Left and top edge of each image's hole (n, 2), where it has one."""
-    filled = (results == (125, 123, 114)).all(-1)
-    holed = filled[filled.sum((1, 2)) == 256]
-    left, top = holed.any(1).argmax(1), holed.any(2).argmax(1)
-    for image, x, y in zip(holed, left, top, strict=True):
-        assert image[y : y + 16, x : x + 16].all()
-    return np.stack([left, top], 1)
-
-
-def test_holes_of_a_batch_are_spread_as_single_ones_are():
-    """Anywhere inside the image, each of the 17 x 17 places alike; neighbours in a batch do not agree."""
-    transform = bytes_alone()
-    transform.transforms[1].p = 0.0
-    images = np.zeros((20_000, 32, 32, 3), np.uint8)
-    reseed(transform, 0)
-    single, together = holes(one_by_one(transform, images)), holes(at_once(transform, images))
-    for places in (single, together):
-        counts = np.zeros((17, 17))
-        np.add.at(counts, tuple(places.T), 1)
-        expected = len(places) / 17**2
-        assert chi2.sf(((counts - expected) ** 2 / expected).sum(), 17**2 - 1) > 0.001
-        assert abs(len(places) - 10_000) < 400
-    for edge in (0, 1):
-        both = [np.bincount(places[:, edge], minlength=17) for places in (single, together)]
-        assert chi2_contingency(both).pvalue > 0.001
-        follows = np.histogram2d(together[:-1, edge], together[1:, edge], bins=np.arange(18) - 0.5)[0]
-        assert chi2_contingency(follows).pvalue > 0.001
 
 
 def test_whole_batches_are_hit_as_often_and_as_independently_as_single_images():

@@ -12,19 +12,14 @@ from s9.errors import UserError
 
 
 def test_published_sources():
-    *mirrors, official = SOURCES
-    assert (
-        official.slow and official.files[0].url == "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-    )
-    assert not any(mirror.slow for mirror in mirrors)
-    assert [source.layout for source in SOURCES] == ["archive", "archive", "parquet", "archive"]
+    """The official host comes last, and only it may be slow; every archive is the one of torchvision."""
+    assert [source.slow for source in SOURCES] == [False, False, False, True]
     for source in SOURCES:
         for file in source.files:
             algorithm, _, digest = file.known_hash.partition(":")
             assert file.url.startswith("https://")
             assert len(bytes.fromhex(digest)) == hashlib.new(algorithm).digest_size
-            if source.layout == "archive":
-                assert (file.name, digest) == ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
+            assert source.layout == "parquet" or digest == "c58f30108f718f92721af3b95e74349a"
 
 
 @pytest.mark.parametrize("behaviour", ["good", "moved", "lengthless"])

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 import torch
 from made_data import the_three
-from torch.utils.data import DataLoader, Dataset
 
-from dataset import Images, default_workers, loaders, train_transform
+from dataset import Images, default_workers, loaders
 from s9.data.augment import reseed
 from s9.data.cifar10 import CLASSES, MEAN, STD
 from s9.data.sources import Data
@@ -133,30 +132,6 @@ def test_no_two_samples_share_their_random_numbers(workers):
         train.set_epoch(epoch)
         seen += [image.numpy().tobytes() for images, _ in train for image in images]
     assert len(set(seen)) == len(seen) == 2 * TRAIN
-
-
-class Plain(Dataset):
-    """What most copies of this assignment have."""
-
-    def __init__(self, transform: A.Compose) -> None:
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return TRAIN
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.transform(image=SAME[index])["image"]
-
-
-@pytest.mark.parametrize("seed", [None, 0])
-def test_albumentations_left_alone_repeats_itself(seed):
-    """Why there is Batches; if this fails one day, it can go. Two workers' batches alternate."""
-    transform = always_shifted(train_transform())
-    transform.set_random_seed(seed)
-    loader = DataLoader(Plain(transform), batch_size=50, num_workers=2)
-    first, second = list(loader), list(loader)
-    assert torch.equal(first[0], first[1])
-    assert_equal([zip(first, first, strict=True)], [zip(second, second, strict=True)])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
