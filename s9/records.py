@@ -247,8 +247,9 @@ def write(run: Run, network: nn.Module) -> None:
     files.replace(run.folder / HISTORY, format_history(run.history).encode())
     files.replace(run.folder / LOG, run.log.encode())
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    # Two networks may have weights of the same names and shapes and compute different functions.
-    metadata = {"network": type(network).__name__, "classes": json.dumps(run.facts["data"].get("classes"))}
+    # Two networks may have weights of the same names and shapes and compute different functions. A second
+    # entry would be written in random order: the same weights would not be the same bytes.
+    metadata = {"network": type(network).__name__}
     files.replace(run.folder / WEIGHTS, safetensors.torch.save(weights, metadata))
 
 

@@ -171,7 +171,7 @@ class Session:
                 act, then = then, None
                 act()
 
-        with contextlib.suppress(RuntimeError):  # if the kernel was killed
+        with contextlib.suppress(ConnectionError):
             self.client.execute_interactive(source, output_hook=show, timeout=100)
         return "".join(shown)
 
@@ -185,6 +185,7 @@ class Session:
 
     def kill(self):
         os.kill(self.manager.provisioner.pid, signal.SIGKILL)
+        raise ConnectionError  # There will be no answer to wait for.
 
     def close(self):
         self.client.stop_channels()
