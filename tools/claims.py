@@ -1,19 +1,20 @@
-"""What this repository claims of its networks: their runs, seed by seed, and the tables made of them.
+"""The results that this repository reports: runs seed by seed, trials, public networks, and their tables.
 
-results/<network>/          a run folder (see records.py): the network's first seed
-results/<network>/seed-1/   a run of the same settings with seed 1; seed-2 and so on likewise
-results/notebook/, short/   shorter runs of one of them, as long as the notebook's without and with a GPU
-results/validation.csv      what was tried on the validation set (Trial)
-results/public.csv          what others have reached (Mark)
+results/<network>/          a run folder (see s9/records.py): the network's first seed
+results/<network>/seed-1/   a run with the same settings but for the seed; seed-2 and so on likewise
+results/notebook/, short/   shorter runs, as long as the notebook's without and with a GPU
+results/trials/<name>/      a run on the validation set, without its weights
+results/public.csv          networks of others (Mark)
 """
 
 import csv
+import hashlib
+import math
 import statistics
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import utils
 from model import NETWORKS, count_parameters
@@ -26,53 +27,41 @@ from s9.records import Run
 from s9.settings import PRESETS
 from tools.audit import ACCURACY_LIMIT, PARAMETER_LIMIT
 
-
-class Trial(NamedTuple):
-    """A row of results/validation.csv."""
-
-    tried: str
-    thousand_parameters: int
-    million_multiply_adds: float | None
-    epochs: int
-    validation_accuracy: float
-    seconds: int
+RULES = ("blocks", "no pooling", "RF > 44", "depthwise", "dilated", "GAP", "< 200k")
+"""The assignment's rules on a network: blocks C1 C2 C3 C4 of three convolutions, strides or dilation between
+them, receptive field, depthwise separable and dilated convolution, global average pooling, parameters."""
 
 
 class Mark(NamedTuple):
-    """A row of results/public.csv: what others have reached, as they state it."""
+    """A row of results/public.csv: a network as its authors publish it. None or "": not stated."""
 
     name: str
     parameters: int
     accuracy: float
+    """Test accuracy, percent."""
     epochs: int | None
+    receptive_field: int | None
+    rules: tuple[str, ...]
+    """Those of RULES that its code or its summary keeps; separated by ", " in the file."""
+    protocol: str
+    """The epoch whose accuracy it is, averaging, test-time augmentation."""
     source: str
-
-
-Row = TypeVar("Row", Trial, Mark)
 
 
 def read_seeds(folder: Path) -> list[Run]:
     """A network's runs: the one in `folder`, then those in its seed-1, seed-2 and so on.
 
-    Raises UserError if nothing can be claimed of one: it is no whole run on CIFAR-10's test set, its weights
-    are another network's, or it differs from the first in more than the seed.
+    Raises UserError if one is not a whole run on CIFAR-10's test set, if its weights are another network's,
+    or if it differs from the first in more than the seed.
     """
     others = sorted(folder.glob("seed-*"), key=lambda path: (len(path.name), path.name))
     first, *more = runs = [records.read(path) for path in (folder, *others)]
     for run in runs:
-        _check_whole(run)
+        _check_whole(run, validation=False)
+        records.load_weights(run.folder, utils.new_network(run.settings.model))
     for run in more:
-        settings = asdict(run.settings)
-        unlike = [
-            f"{key} {value} there, {settings[key]} here"
-            for key, value in asdict(first.settings).items()
-            if settings[key] != value and key != "seed"
-        ]
-        if unlike:
-            raise UserError(
-                f"{run.folder} has other settings than {folder} ({'; '.join(unlike)}): "
-                "seeds of one network may differ in nothing else"
-            )
+        if replace(run.settings, seed=first.settings.seed) != first.settings:
+            raise UserError(f"{run.folder} and {folder} must have the same settings but for the seed")
         if run.folder.name != f"seed-{run.settings.seed}" or run.settings.seed == first.settings.seed:
             raise UserError(
                 f"{run.folder} holds seed {run.settings.seed}, {folder} seed {first.settings.seed}: "
@@ -81,52 +70,63 @@ def read_seeds(folder: Path) -> list[Run]:
     return runs
 
 
-def _check_whole(run: Run) -> None:
+def read_trials(folder: Path) -> list[Run]:
+    """The runs in the subfolders of `folder`, in alphabetical order; none if there is no such folder.
+
+    Raises UserError if one is not a whole run on CIFAR-10's validation set.
+    """
+    runs = [records.read(path.parent) for path in sorted(folder.glob(f"*/{records.SETTINGS}"))]
+    for run in runs:
+        _check_whole(run, validation=True)
+    return runs
+
+
+def _check_whole(run: Run, validation: bool) -> None:
     settings = run.settings
-    if settings.dataset != "cifar10" or settings.validation:
-        raise UserError(f"{run.folder} is no run on CIFAR-10's test set: the README shows nothing else")
+    if settings.dataset != "cifar10" or settings.validation != validation:
+        name = "validation" if validation else "test"
+        raise UserError(f"{run.folder} is not a run on CIFAR-10's {name} set: it cannot be shown here")
     if [row.epoch for row in run.history] != list(range(1, settings.epochs + 1)):
-        raise UserError(
-            f"{run.folder} holds {len(run.history)} of {settings.epochs} epochs: train on with --resume"
-        )
+        raise UserError(f"{run.folder} holds {len(run.history)} of {settings.epochs} epochs: --resume it")
     try:
-        _images(run)
         _commands([run])
-        for tell in (_device, _versions, _commit):
+        for tell in (_images, _device, _versions, _commit):
             _told([run], tell)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         path, reason = run.folder / records.SETTINGS, f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"{path} does not say what a run's record must ({reason}): {records.DAMAGED}"
-        ) from error
-    records.load_weights(run.folder, utils.new_network(settings.model))
+        raise UserError(f"{path} lacks a fact of the run ({reason}): {records.DAMAGED}") from error
 
 
 def read_networks(results: Path) -> dict[str, list[Run]]:
-    """The runs of every network that has a folder of its name in `results`, in the order of model.NETWORKS.
+    """The runs of every network with a folder of its name in `results`, in the order of model.NETWORKS.
 
     Raises UserError as read_seeds does, and if a folder holds another network than its name says.
     """
     networks = {name: read_seeds(results / name) for name in NETWORKS if (results / name).is_dir()}
     for name, (run, *_) in networks.items():
         if run.settings.model != name:
-            raise UserError(f"{run.folder} holds a run of {run.settings.model}: name the folder after it")
+            raise UserError(f"{run.folder} holds a run of {run.settings.model}: rename the folder")
     return networks
 
 
 def accuracy(runs: Sequence[Run]) -> tuple[float, float | None]:
-    """Mean of the last epochs' test accuracies and their sample standard deviation (None of one run)."""
+    """Mean and sample standard deviation (None for one run) of the last epochs' accuracies, percent."""
     values = [run.history[-1].test_accuracy for run in runs]
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
+def sampling_error(accuracy: float, images: int) -> float:
+    """Standard error of an accuracy in percent that was measured on so many images, in points."""
+    return math.sqrt(accuracy * (100 - accuracy) / images)
+
+
 def _accuracy_text(runs: Sequence[Run]) -> str:
     mean, spread = accuracy(runs)
-    return f"{mean:.2f}%" if spread is None else f"{mean:.2f} ± {spread:.2f}%"
+    return f"**{mean:.2f}%**" if spread is None else f"**{mean:.2f} ± {spread:.2f}%**"
 
 
 def _time(runs: Sequence[Run]) -> str:
-    """Mean over the seeds, over those on the same hardware where it was not the same for all."""
+    """Mean over the seeds, for each kind of hardware."""
     seconds: dict[str, list[float]] = {}
     hardware = [_told([run], _device) for run in runs]
     for run, where in zip(runs, hardware, strict=True):
@@ -135,89 +135,80 @@ def _time(runs: Sequence[Run]) -> str:
 
 
 def _seed_by_seed(runs: Sequence[Run], texts: Sequence[str]) -> str:
-    """A text for each run, once for all seeds that have the same one."""
+    """The runs' texts; the same text once, with its seeds if there are others."""
     seeds: dict[str, list[str]] = {}
     for run, text in zip(runs, texts, strict=True):
         seeds.setdefault(text, []).append(str(run.settings.seed))
     if len(seeds) == 1:
-        return next(iter(seeds))
+        return texts[0]
     return "; ".join(f"seed {', '.join(numbers)}: {text}" for text, numbers in seeds.items())
 
 
-def _told(runs: Sequence[Run], tell: Callable[[dict], list[str]]) -> str:
-    """What `tell` says of the runs' facts, once for all seeds of which it says the same.
-
-    A run that was continued elsewhere has in "resumed" what changed, and from which epoch on (see
-    records.continued); of that, what was not said just before is added in brackets.
-    """
+def _told(runs: Sequence[Run], tell: Callable[[dict], str]) -> str:
+    """`tell` of the runs' facts; of a run that was resumed elsewhere (records.continued), of each part."""
     texts = []
     for run in runs:
-        facts, said, later = run.facts, tell(run.facts), []
-        text = ", ".join(said)
+        facts = run.facts
+        text = said = tell(facts)
         for part in run.facts.get("resumed", []):
             facts = facts | part
-            now = tell(facts)
-            if news := [item for item in now if item not in said]:
-                later.append(f"from epoch {part['epoch']} on: {', '.join(news)}")
-            said = now
-        texts.append(text + (f" ({'; '.join(later)})" if later else ""))
+            if tell(facts) != said:
+                said = tell(facts)
+                text += f" (from epoch {part['epoch']} on: {said})"
+        texts.append(text)
     return _seed_by_seed(runs, texts)
 
 
-def _images(run: Run) -> str:
-    return f"{run.facts['data']['test']:,}"
+def _images(facts: dict) -> str:
+    return f"{facts['data']['test']:,} images"
 
 
-def _device(facts: dict) -> list[str]:
-    return [f"{facts['device']}, {facts['precision']}"]
+def _device(facts: dict) -> str:
+    return f"{facts['device']}, {facts['precision']}"
 
 
-def _versions(facts: dict) -> list[str]:
-    packages = [f"{package} {version}" for package, version in facts["versions"].items()]
-    return [f"Python {facts['python']}", *packages]
+def _versions(facts: dict) -> str:
+    return ", ".join([f"Python {facts['python']}", *(" ".join(pair) for pair in facts["versions"].items())])
 
 
-def _commit(facts: dict) -> list[str]:
-    return [f"commit `{facts['commit']}`"]
+def _commit(facts: dict) -> str:
+    return f"`{facts['commit']}`"
 
 
 def command_line(run: Run) -> str:
-    """The command that repeats a run; on a CPU its sums come out the same with as many threads alone."""
+    """The command that repeats a run; on a CPU, bit for bit with the same number of threads only."""
     settings = asdict(run.settings)
-    name = next((name for name, preset in PRESETS.items() if preset.model == settings["model"]), "reference")
-    preset = asdict(PRESETS[name])
+    models = {preset.model: name for name, preset in reversed(PRESETS.items())}
+    name = models.get(settings["model"], settings["model"])  # A network of an older commit: its preset there.
+    preset = asdict(PRESETS[name]) if name in PRESETS else settings | {"validation": False}
     always = ("dataset", "epochs", "seed")
     changed = [key for key, value in settings.items() if value != preset[key] and key not in always]
     options = [f"--{key.replace('_', '-')} {settings[key]}" for key in (*always, *changed)]
     threads = "OMP_NUM_THREADS=1 " if run.facts["threads"] == 1 else ""
-    return " ".join([f"{threads}python train.py --preset {name}", *options]).replace(
-        "--validation True", "--validation"
-    )
+    return " ".join([f"{threads}python train.py --preset {name}", *options]).replace(" True", "")
 
 
 def _commands(runs: Sequence[Run]) -> str:
-    """The first seed's command in full, of the others what is other."""
-    first = runs[0]
+    """The first seed's command in full; of the others the seed, if nothing else differs."""
     texts = []
     for run in runs:
         command = command_line(run)
-        like_first = run._replace(settings=replace(run.settings, seed=first.settings.seed))
-        if run is not first and command_line(like_first) == command_line(first):
+        like_first = run._replace(settings=replace(run.settings, seed=runs[0].settings.seed))
+        if run is not runs[0] and command_line(like_first) == command_line(runs[0]):
             command = f"--seed {run.settings.seed}"
-        stretches = [_stretch(part) for part in run.facts.get("resumed", [])]
-        texts.append(f"`{command}`" + (f" (`--resume` {'; '.join(stretches)})" if stretches else ""))
+        texts.append(f"`{command}`")
+        for part in run.facts.get("resumed", []):
+            threads = f", `OMP_NUM_THREADS={part['threads']}`" if "threads" in part else ""
+            texts[-1] += f" (`--resume` from epoch {part['epoch']} on{threads})"
     return ", ".join(texts)
 
 
-def _stretch(part: dict) -> str:
-    threads = f", `OMP_NUM_THREADS={part['threads']}`" if "threads" in part else ""
-    return f"from epoch {part['epoch']} on{threads}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
-    """Markdown; the columns named in `right` hold numbers, which stand to the right."""
+def _table(rows: Sequence[dict[str, str]], right: Sequence[str] = ()) -> str:
+    """Markdown of rows that have the same keys; `right`: names of the columns to align to the right."""
+    header = tuple(rows[0])
     rule = ["---:" if name in right else "---" for name in header]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+    lines = (header, rule, *(row.values() for row in rows))
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def networks_table(networks: dict[str, list[Run]], short: bool = False) -> str:
@@ -226,68 +217,93 @@ def networks_table(networks: dict[str, list[Run]], short: bool = False) -> str:
     for name, runs in networks.items():
         network = utils.new_network(name)
         count = count_parameters(network)
-        over = "" if count < PARAMETER_LIMIT else ", over the limit"
-        number = "" if len(runs) == 1 else f", {len(runs)} seeds"
         row = {
-            "network": f"`{name}`",
-            "parameters": f"{count:,}{over}",
+            "network": f"[`{name}`](results/{name}/README.md)" if short else f"`{name}`",
+            "parameters": f"{count:,}" + ("" if count < PARAMETER_LIMIT else ", over the limit"),
             "multiply-adds": f"{count_multiply_adds(network) / 1e6:.1f} million",
             "receptive field": f"{receptive_field(network)[-1].r_out}",
             "epochs": f"{runs[0].settings.epochs}",
-            "test accuracy, last epoch": f"**{_accuracy_text(runs)}**{number}",
+            "test accuracy, last epoch": _accuracy_text(runs),
+            "n": f"{len(runs)}",
             "time": _time(runs),
             "device, precision": _told(runs, _device),
             "command": _commands(runs),
         }
         if short:
-            row |= {"network": f"[`{name}`](results/{name}/README.md)"}
             del row["multiply-adds"], row["command"]
         rows.append(row)
-    return _table(
-        tuple(rows[0]), [tuple(row.values()) for row in rows], ("multiply-adds", "receptive field", "epochs")
-    )
+    return _table(rows, ("multiply-adds", "receptive field", "epochs", "n"))
 
 
 def runs_table(runs: Sequence[Run]) -> str:
-    """A Markdown table of single runs in results/."""
+    """A Markdown table of single runs in results/, which may differ in anything; all on the same set."""
+    name, place = ("validation", "trials/") if runs[0].settings.validation else ("test", "")
     rows = [
-        (
-            f"`results/{run.folder.name}`",
-            f"{run.settings.epochs}",
-            _accuracy_text([run]),
-            _time([run]),
-            _told([run], _device),
-            _commands([run]),
-        )
+        {
+            "run": f"`results/{place}{run.folder.name}`",
+            "epochs": f"{run.settings.epochs}",
+            f"{name} accuracy, last epoch": _accuracy_text([run]),
+            "n": "1",
+            "time": _time([run]),
+            "device, precision": _told([run], _device),
+            "commit": _told([run], _commit),
+            "command": _commands([run]),
+        }
         for run in runs
     ]
-    header = ("run", "epochs", "test accuracy, last epoch", "time", "device, precision", "command")
-    return _table(header, rows, right=("epochs",))
+    return _table(rows, ("epochs", "n"))
+
+
+def marks_table(marks: Sequence[Mark]) -> str:
+    """A Markdown table of the public networks."""
+    rows = [
+        {
+            "network": mark.name,
+            "parameters": f"{mark.parameters:,}",
+            "test accuracy": f"{mark.accuracy:.2f}%",
+            "protocol": mark.protocol or "not stated",
+            "epochs": str(mark.epochs or "not stated"),
+            "receptive field": str(mark.receptive_field or "not stated"),
+            "rules that it breaks": ", ".join(rule for rule in RULES if rule not in mark.rules) or "none",
+            "source": mark.source,
+        }
+        for mark in marks
+    ]
+    return _table(rows, ("parameters", "test accuracy", "epochs", "receptive field"))
 
 
 def results_table(runs: Sequence[Run]) -> str:
-    """A network's result and the facts of its runs, as a Markdown table."""
-    network = utils.new_network(runs[0].settings.model)
-    several = len(runs) > 1
-    last = [f"{run.history[-1].test_accuracy:.2f}" for run in runs]
-    of_seeds = f", mean and standard deviation of {len(runs)} seeds: {', '.join(last)}" if several else ""
-    rows = [
-        (
-            "Test accuracy after the last epoch",
-            f"**{_accuracy_text(runs)}** of {_images(runs[0])} images{of_seeds}",
-        ),
-        ("Parameters", f"{count_parameters(network):,}"),
-        ("Multiply-adds", f"{count_multiply_adds(network) / 1e6:.1f} million an image"),
-        ("Receptive field", f"{receptive_field(network)[-1].r_out} pixels"),
-        ("Epochs", f"{runs[0].settings.epochs} ({_first_above(runs)})"),
-        ("Seeds" if several else "Seed", ", ".join(str(run.settings.seed) for run in runs)),
-        ("Device", f"{_told(runs, _device)}; the last test in float32"),
-        ("Time", f"{_time(runs)}{' a seed' if several else ''}, tests included"),
-        ("Versions", _told(runs, _versions)),
-        ("Code", _told(runs, _commit)),
-        ("Command", _commands(runs)),
+    """The result of one network and the facts of its runs, seed by seed, as a Markdown table."""
+    first, several = runs[0], len(runs) > 1
+    network = utils.new_network(first.settings.model)
+    mean, _ = accuracy(runs)
+    error = sampling_error(mean, first.facts["data"]["test"])
+    last = ", ".join(f"{run.history[-1].test_accuracy:.2f}" for run in runs)
+    spread = f"mean and standard deviation of {len(runs)} seeds ({last})" if several else "one seed"
+    weights = [
+        hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "not kept"
+        for path in (run.folder / records.WEIGHTS for run in runs)
     ]
-    return _table(("", ""), rows)
+    name = "Validation" if first.settings.validation else "Test"
+    rows = {
+        f"{name} accuracy, last epoch": f"{_accuracy_text(runs)} of {_images(first.facts)}, {spread}",
+        "Sampling error of so many images": f"{error:.2f} points",
+        "Parameters": f"{count_parameters(network):,}",
+        "Multiply-adds": f"{count_multiply_adds(network) / 1e6:.1f} million an image",
+        "Receptive field": f"{receptive_field(network)[-1].r_out} pixels",
+        "Epochs": f"{first.settings.epochs} ({_first_above(runs)})",
+        "Seeds" if several else "Seed": ", ".join(str(run.settings.seed) for run in runs),
+        "Device": f"{_told(runs, _device)}; the last test in float32",
+        "Time": f"{_time(runs)}{' a seed' if several else ''}, tests included",
+        "Data": _told(
+            runs, lambda facts: f"{_images(facts)} to test, fingerprint `{facts['data']['fingerprint']}`"
+        ),
+        "Versions": _told(runs, _versions),
+        "Commit": _told(runs, _commit),
+        "Command": _commands(runs),
+        "Weights": _seed_by_seed(runs, [f"SHA-256 `{digest}`" for digest in weights]),
+    }
+    return _table([{"": fact, " ": value} for fact, value in rows.items()])
 
 
 def _first_above(runs: Sequence[Run]) -> str:
@@ -301,51 +317,19 @@ def _first_above(runs: Sequence[Run]) -> str:
     return f"{ACCURACY_LIMIT:g}% first reached in {epochs} {', '.join(first)}"
 
 
-def read_trials(path: Path) -> list[Trial]:
-    """The rows of results/validation.csv. Raises UserError if it is missing or is no such table."""
-    return _read_rows(path, Trial)
-
-
 def read_marks(path: Path) -> list[Mark]:
-    """The rows of results/public.csv. Raises UserError if it is missing or is no such table."""
-    return _read_rows(path, Mark)
-
-
-def _read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of a CSV file with the fields of `kind`; empty cells are None where that may be."""
-    types = typing.get_type_hints(kind).values()
+    """The rows of results/public.csv. Raises UserError if it is missing or not such a table."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *lines = csv.reader(file)
-        if tuple(header) != kind._fields:
-            raise ValueError(f"its columns are {', '.join(header)}")
-        return [
-            kind(*(_cell(text, type_) for text, type_ in zip(line, types, strict=True))) for line in lines
-        ]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} is no table of {', '.join(kind._fields)} ({error}): put it back") from error
-
-
-def _cell(text: str, kind: type) -> str | float | int | None:
-    if type(None) in typing.get_args(kind):
-        return _cell(text, typing.get_args(kind)[0]) if text else None
-    if kind is not str and not text:
-        raise ValueError("a number is missing")
-    return kind(text)
-
-
-def validation_table(trials: Sequence[Trial]) -> str:
-    """What was tried on the validation set, in the order of the file."""
-    header = ("tried", "parameters", "multiply-adds", "epochs", "validation accuracy", "time")
-    rows = [
-        (
-            trial.tried,
-            f"{trial.thousand_parameters}k",
-            "" if trial.million_multiply_adds is None else f"{trial.million_multiply_adds:.1f} million",
-            f"{trial.epochs}",
-            f"{trial.validation_accuracy:.2f}%",
-            f"{trial.seconds} s",
-        )
-        for trial in trials
-    ]
-    return _table(header, rows, right=header[1:])
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        for row in rows:
+            row |= {"parameters": int(row["parameters"]), "accuracy": float(row["accuracy"])}
+            row |= {key: int(row[key]) if row[key] else None for key in ("epochs", "receptive_field")}
+            row["rules"] = tuple(row["rules"].split(", "))
+            if not set(row["rules"]) <= {*RULES, ""}:
+                raise ValueError(f"unknown rules {', '.join(row['rules'])}")
+        return [Mark(**row) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        raise UserError(
+            f"{path} is not a table of {', '.join(Mark._fields)} ({error}): restore it"
+        ) from error

@@ -5,7 +5,6 @@ A generated part stands between `<!-- NAME: made by ... -->` and `<!-- end of NA
 """
 
 import ast
-import math
 import re
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def headline(runs: list[Run]) -> str:
     """One sentence: accuracy with its spread and sampling error, parameters."""
     mean, spread = claims.accuracy(runs)
     images = runs[0].facts["data"]["test"]
-    error = math.sqrt(mean * (100 - mean) / images)
+    error = claims.sampling_error(mean, images)
     number = "one seed" if spread is None else f"mean and standard deviation of {len(runs)} seeds"
     text = f"{mean:.2f}%" if spread is None else f"{mean:.2f} ± {spread:.2f}%"
     parameters = count_parameters(utils.new_network(runs[0].settings.model))
@@ -111,7 +110,8 @@ def readme_parts(folder: Path) -> dict[str, str]:
         "run": run_sections(runs[0]),
         "networks": claims.networks_table(networks),
         "shorter": claims.runs_table(shorter),
-        "validation": claims.validation_table(claims.read_trials(results / "validation.csv")),
+        "trials": claims.runs_table(claims.read_trials(results / "trials")),
+        "public": claims.marks_table(claims.read_marks(results / "public.csv")),
         "benchmark": benchmark.format_report(benchmark.read_report(results / "bench.json")),
         "accelerate": benchmark.format_report(benchmark.read_report(results / "accelerate.json")),
     }
@@ -157,7 +157,7 @@ def written_pages(folder: Path) -> dict[Path, str]:
     """All pages as `readme` writes them, by path; `folder`: the run that README.md leads with."""
     paths = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
     pages = fill({path: path.read_text(encoding="utf-8") for path in paths}, readme_parts(folder))
-    runs = [records.read(folder) for folder in evidence.run_folders(REPO)]
+    runs = [records.read(folder) for folder in evidence.run_folders(REPO) if folder.parent.name != "trials"]
     return pages | {run.folder / "README.md": run_page(run) for run in runs}
 
 
@@ -227,7 +227,9 @@ def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
         rules = count < audit.PARAMETER_LIMIT
         ours.append(curves.Point(name, count, *claims.accuracy(runs), epochs, rules))
     public = [
-        curves.Point(mark.name, mark.parameters, mark.accuracy, None, mark.epochs)
+        curves.Point(
+            mark.name, mark.parameters, mark.accuracy, None, mark.epochs, set(mark.rules) == set(claims.RULES)
+        )
         for mark in claims.read_marks(results / "public.csv")
     ]
     figures = {
