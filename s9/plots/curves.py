@@ -135,7 +135,7 @@ def plot_accuracy(
     """
     if not ours:
         raise UserError("ours: must have at least 1 network, got 0")
-    figure = new_figure("cifar10", "test accuracy after the last epoch, against parameters", height=6)
+    figure = new_figure("cifar10", "test accuracy (last epoch unless noted) against parameters", height=6)
     axes = figure.subplots()
     axes.set_xscale("log")
     axes.axvline(parameter_limit, color=GREEN, linestyle="--")
