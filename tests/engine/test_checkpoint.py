@@ -199,8 +199,8 @@ def test_a_checkpoint_from_before_a_setting_was_added_is_resumed(tmp_path):
     for name in ("rise", "full_size"):
         del state["settings"][name]
     checkpoint.save(stopped, state)
-    record = json.loads((stopped / records.SETTINGS).read_text())
+    record = json.loads((stopped / records.SETTINGS).read_text(encoding="utf-8"))
     record["settings"] = state["settings"]
-    (stopped / records.SETTINGS).write_text(json.dumps(record))
+    (stopped / records.SETTINGS).write_text(json.dumps(record), encoding="utf-8")
     fit_small(stopped, resume=True)
     assert evidence(stopped) == evidence(tmp_path / "whole")

@@ -55,7 +55,7 @@ def drew_bars(notebook):
 def copy_sources(folder):
     """The files that git tracks, as they are now."""
     listed = subprocess.check_output(
-        ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=REPO, text=True
+        ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=REPO, encoding="utf-8"
     )
     for name in filter(None, listed.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
