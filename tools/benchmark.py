@@ -1,63 +1,59 @@
-"""What this repo gains over the plain way, both measured in one run on one machine.
+"""Measures what this repository gains over the plain way, both in turns, in one run on one machine.
 
-    python -m tools.benchmark                     every row, in less than ten minutes on two cores
+    python -m tools.benchmark                     every row: ten minutes on two cores, five with a GPU
     python -m tools.benchmark --only data         one row
     python -m tools.benchmark --json FILE         for programs
 
-Where a training step of the reference network goes, by torch's profiler on two cores of an AMD EPYC, in
-bfloat16 and batches of 128: convolutions backward 53%, convolutions forward 21%, BatchNorm 15%, ReLU 5%, the
-rest (casts, pooling, loss, optimizer) 6%. Not taken: torch.compile, 1.16 times the images/s there after 36
-seconds, for every size of image again, and only with a C++ compiler; a ReLU in place, a memory allocator that
-keeps its pages, PyTorch's inference mode and larger test batches, nothing that could be told from noise.
+Profile of a training step of `reference`, by torch.profiler on two cores of an AMD EPYC, in bfloat16, batches
+of 128: convolutions backward 53%, convolutions forward 21%, BatchNorm 15%, ReLU 5%, the rest (casts, pooling,
+loss, optimizer) 6%. Tried and left out: torch.compile, 1.16 times the images/s there, but 36 seconds for each
+size of image, and a C++ compiler; ReLU in place, an allocator that keeps its pages, inference mode and larger
+test batches made no difference.
 """
 
 import argparse
 import contextlib
 import io
 import json
-import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
 import dataset
 import utils
-from dataset import loaders
+from dataset import default_workers, loaders
 from s9 import files, records
 from s9.analysis.summary import count_multiply_adds
 from s9.data.device_loader import Loader
 from s9.data.sources import Data
 from s9.engine.hardware import DEVICES, make_accelerator, precision_of
 from s9.engine.optimizer import make_optimizer
-from s9.errors import CommandParser, UserError
-from s9.settings import PRESETS, Settings
-from tools.plain import BATCH_SIZE, Bare, Plain, plain_loaders
+from s9.engine.run import Progress
+from s9.engine.step import GraphedStep
+from s9.errors import CommandParser, RunError, UserError
+from s9.settings import PRESETS
+from tools.plain import BATCH_SIZE, Plain, plain_loaders
 
 SEED_EPOCHS = 58
-"""What the repository whose network this is needed to reach 85% (its log)."""
+"""Epochs that the repository which `reference` comes from needed to reach 85% (its log)."""
 GOAL = 85.0
 ROUNDS = 5
-MEMORY_BATCHES = 10
-"""In each of the epochs that memory is measured over."""
-PLAIN_WORKERS = 0
-"""Of the plain recipe where the CPU trains: the faster choice there, for it as for ours."""
 
 Way = Callable[[], int]
 
 
 class Row(NamedTuple):
-    """One comparison. The ratio says how many times better ours is, whichever way better lies."""
+    """One comparison. ratio: how many times better ours is, whether more or less is better."""
 
     name: str
     what: str
@@ -65,23 +61,32 @@ class Row(NamedTuple):
     ours: float
     ratio: float
     limit: float | None
-    """The ratio that must be reached."""
+    """The least ratio to reach."""
 
 
 class Bench(NamedTuple):
     """What every measurement needs."""
 
     data: Data
-    data_dir: str | None
     device: torch.device
     seconds: float
     """For each way in each round."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a CUDA device is measured."""
+        return self.device.type == "cuda"
+
+    @property
+    def batches(self) -> int:
+        """Batches of one piece of work: on a GPU many, because the loop looks at the first and the last."""
+        return 40 if self.on_gpu else 4
 
 
 def rates(ways: list[Way], seconds: float) -> list[float]:
     """Images/s of each way, the median over rounds in which the ways take turns.
 
-    A way does a piece of work and says how many images it was. The first piece of each is not counted.
+    A way does a piece of work and returns the number of its images. The first piece of each is not timed.
     """
     for way in ways:
         way()
@@ -96,24 +101,26 @@ def rates(ways: list[Way], seconds: float) -> list[float]:
 
 
 class Ours:
-    """The reference network and its training as utils.fit has them, or without Accelerate."""
+    """A network and its training as utils.fit has them, with or without a CUDA graph."""
 
-    def __init__(self, device: torch.device, bare: bool = False) -> None:
-        settings, accelerator = Settings(), make_accelerator(device.type)
-        self.accelerator = Bare(device, precision_of(accelerator)) if bare else accelerator
-        self.network = utils.new_network(settings.model).to(device, memory_format=torch.channels_last)
+    def __init__(self, device: torch.device, name: str = "reference", graph: bool = True) -> None:
+        settings, self.accelerator = PRESETS[name], make_accelerator(device.type)
+        self.network = utils.new_network(name).to(device, memory_format=torch.channels_last)
         optimizer, self.scheduler = make_optimizer(self.network, settings, steps=1_000_000)
         self.prepared, self.optimizer = self.accelerator.prepare(nn.Sequential(self.network), optimizer)
+        self.step = None
+        if graph and device.type == "cuda":
+            self.step = GraphedStep(self.network, settings.batch_size, precision_of(self.accelerator))
 
-    def steps(self, batches: list | Loader) -> None:
-        """Takes a step a batch."""
-        with contextlib.redirect_stdout(io.StringIO()):
-            utils.train(self.prepared, batches, self.optimizer, self.scheduler, self.accelerator, 0.1)
-
-    def train(self, batches: list) -> int:
-        """Takes a step a batch; returns the number of images."""
-        self.steps(batches)
-        return sum(len(labels) for _, labels in batches)
+    def train(self, batches: list | Loader) -> int:
+        """Trains on each batch; returns the number of images. Raises RunError if capturing failed."""
+        parts = self.prepared, batches, self.optimizer, self.scheduler, self.accelerator
+        progress = Progress()
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            utils.train(*parts, 0.1, progress, step=self.step)
+        if self.step is not None and self.step.failed:
+            raise RunError(f"the step was not captured: {output.getvalue()[-300:]}")
+        return progress.images
 
     def test(self, batches: list | Loader) -> int:
         """Returns the number of images."""
@@ -133,30 +140,37 @@ def ready_batches(bench: Bench, count: int, size: int = BATCH_SIZE) -> tuple[lis
 
 
 def measure_step(bench: Bench) -> list[Row]:
-    """Training steps of the reference network on batches that are there, and their share of the peak."""
-    plain, ours = Plain(bench.device), Ours(bench.device)
-    plain_batches, our_batches = ready_batches(bench, 4)
-    names = "float32", precision_of(ours.accelerator)
-    ways = [
-        lambda: plain.train(plain_batches),
-        lambda: ours.train(our_batches),
-        *(matrix_product(bench.device, getattr(torch, name)) for name in names),
-    ]
-    *steps, peak, our_peak = rates(ways, bench.seconds)
-    # Forward once, backward twice that: towards the input and towards the weights.
-    work = 3 * 2 * count_multiply_adds(plain.network)
-    shares = [100 * steps[0] * work / peak, 100 * steps[1] * work / our_peak]
-    return [
-        faster(
-            "step", f"training step of the reference, {names[0]} and {names[1]}, images/s", *steps, limit=3.0
-        ),
-        faster("step", "share of the peak of a matrix product in the same precision, %", *shares),
-    ]
+    """Training steps on batches that are on the device already, and their share of the device's peak."""
+    rows = []
+    for name, limit in (("reference", 3.0), ("best", None)):
+        plain, ours = Plain(bench.device, name), Ours(bench.device, name)
+        eager = Ours(bench.device, name, graph=False)
+        plain_batches, batches = ready_batches(bench, bench.batches, PRESETS[name].batch_size)
+        precision = precision_of(ours.accelerator)
+        *steps, peak, our_peak = rates(
+            [
+                partial(plain.train, plain_batches),
+                partial(ours.train, batches),
+                matrix_product(bench, torch.float32),
+                matrix_product(bench, getattr(torch, precision)),
+            ],
+            bench.seconds,
+        )
+        rows.append(faster("step", f"step of {name}, float32 and {precision}, images/s", *steps, limit=limit))
+        # Forward once, backward twice that: towards the input and towards the weights.
+        work = 3 * 2 * count_multiply_adds(plain.network)
+        shares = [100 * steps[0] * work / peak, 100 * steps[1] * work / our_peak]
+        rows.append(faster("step", f"step of {name}, % of the peak of a matrix product", *shares))
+        if bench.on_gpu:
+            steps = rates([partial(eager.train, batches), partial(ours.train, batches)], bench.seconds)
+            rows.append(faster("step", f"step of {name} without and with a CUDA graph, images/s", *steps))
+    return rows
 
 
-def matrix_product(device: torch.device, dtype: torch.dtype, side: int = 2048) -> Way:
+def matrix_product(bench: Bench, dtype: torch.dtype) -> Way:
     """A way that multiplies two square matrices; its "images" are floating-point operations."""
-    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    side = 8192 if bench.on_gpu else 2048
+    left, right = (torch.randn(side, side, device=bench.device).to(dtype) for _ in range(2))
 
     def multiply() -> int:
         (left @ right)[0, 0].item()  # Waits for the device.
@@ -165,76 +179,42 @@ def matrix_product(device: torch.device, dtype: torch.dtype, side: int = 2048) -
     return multiply
 
 
-def measure_accelerate(bench: Bench) -> list[Row]:
-    """What Accelerate costs a single process: the step without it and with it."""
-    batches = ready_batches(bench, 4)[1]
-    bare, ours = Ours(bench.device, bare=True), Ours(bench.device)
-    steps = rates([lambda: bare.train(batches), lambda: ours.train(batches)], bench.seconds)
-    return [faster("accelerate", "training step without and with Accelerate, images/s", *steps, limit=0.98)]
-
-
 def measure_test(bench: Bench) -> list[Row]:
-    """The test pass of the reference network, float32 on both sides, on batches that are there."""
+    """The test pass of `reference`, float32 on both sides, on batches that are on the device already."""
     plain, ours = Plain(bench.device), Ours(bench.device)
-    plain_batches, our_batches = ready_batches(bench, 4, 250)
-    ways = [lambda: plain.test(plain_batches), lambda: ours.test(our_batches)]
+    plain_batches, our_batches = ready_batches(bench, bench.batches, 250)
+    ways = [partial(plain.test, plain_batches), partial(ours.test, our_batches)]
     return [faster("test", "test pass of the reference, images/s", *rates(ways, bench.seconds))]
 
 
 def measure_data(bench: Bench) -> list[Row]:
-    """Augmented batches on the device, from one worker."""
-    data = first_images(bench.data, 12_800)
-    plain, _ = plain_loaders(data, workers=1)
-    ours, _ = loaders(data, BATCH_SIZE, workers=1, device=bench.device)
-
-    def pass_over(loader: DataLoader | Loader) -> int:
-        return sum(len(images.to(bench.device)) for images, _ in loader)
-
-    measured = rates([lambda: pass_over(plain), lambda: pass_over(ours)], bench.seconds)
-    return [faster("data", "augmented batches from one worker, images/s", *measured, limit=3.0)]
-
-
-def measure_memory(bench: Bench) -> list[Row]:
-    """A fresh process that trains with one worker: its peak, the worker's own, the growth over epochs."""
-    # Not a multiprocessing.Pool: its processes may have no children, and the loader's worker is one.
-    context, usual = multiprocessing.get_context("spawn"), multiprocessing.get_start_method()
-    used = []
-    for side in ("plain", "ours"):
-        with ProcessPoolExecutor(1, context) as pool:
-            where = bench.data.name, bench.data_dir, str(bench.device)
-            used.append(pool.submit(run_memory, usual, side, *where, MEMORY_BATCHES).result())
-    plain, ours = used
-    return [
-        smaller("memory", "peak of a training run, MiB", plain["peak"], ours["peak"]),
-        smaller("memory", "held by its worker alone, MiB", plain["worker"], ours["worker"]),
-        smaller("memory", "after the fourth epoch, % of after the first", plain["growth"], ours["growth"]),
-    ]
+    """Augmented batches on the device, from one worker; beside a GPU also from as many as fit() starts."""
+    rows, several = [], default_workers(bench.device)
+    for workers, limit in ((1, 3.0), (several, None)) if several > 1 else ((1, 3.0),):
+        data = first_images(bench.data, 12_800 * workers)
+        plain, _ = plain_loaders(data, workers)
+        ours, _ = loaders(data, BATCH_SIZE, workers=workers, device=bench.device)
+        measured = rates(
+            [partial(pass_over, loader, bench.device) for loader in (plain, ours)], bench.seconds
+        )
+        rows.append(faster("data", f"augmented batches, workers: {workers}, images/s", *measured, limit=limit))
+    return rows
 
 
-def run_memory(
-    method: str, side: str, name: str, data_dir: str | None, device: str, batches: int
-) -> dict[str, float]:
-    """Trains for four epochs of so many batches in this process; MiB."""
-    # A spawned process would spawn its own; the loader's worker is to start as it does in a training run.
-    multiprocessing.set_start_method(method, force=True)
-    data = dataset.load(name, data_dir)
-    device = torch.device(device)
-    if side == "plain":
-        trainer, (loader, _) = Plain(device), plain_loaders(data, workers=1)
-    else:
-        trainer, (loader, _) = Ours(device), loaders(data, BATCH_SIZE, workers=1, device=device)
-    process = psutil.Process()
-    after = []
-    for _ in range(4):
-        for batch in islice(loader, batches):
-            trainer.train([batch])
-        after.append(process.memory_info().rss)
-    worker = max(process.children(), key=lambda child: child.memory_full_info().uss)
-    return {
-        "peak": max(after) / 2**20,
-        "worker": worker.memory_full_info().uss / 2**20,
-        "growth": 100 * after[-1] / after[0],
-    }
+def pass_over(loader: DataLoader | Loader, device: torch.device) -> int:
+    """Takes each batch to the device; returns the number of images."""
+    return sum(len(images.to(device)) for images, _ in loader)
+
+
+def measure_epoch(bench: Bench) -> list[Row]:
+    """An epoch of the notebook's network, loader and training together, on 32-pixel images."""
+    workers = default_workers(bench.device)
+    data = first_images(bench.data, 25_600 if bench.on_gpu else 1_280)
+    plain, ours = Plain(bench.device, "best"), Ours(bench.device, "best")
+    plain_loader, _ = plain_loaders(data, workers)
+    loader, _ = loaders(data, PRESETS["best"].batch_size, workers=workers, device=bench.device)
+    ways = [partial(plain.train, plain_loader), partial(ours.train, loader)]
+    return [faster("epoch", "epoch of best with its loader, images/s", *rates(ways, bench.seconds))]
 
 
 def measure_fast(bench: Bench) -> list[Row]:
@@ -254,7 +234,7 @@ def measure_fast(bench: Bench) -> list[Row]:
 def plain_epoch_seconds(bench: Bench) -> float:
     """An epoch of the plain recipe, training and test, from its first tenth."""
     plain = Plain(bench.device)
-    workers = PLAIN_WORKERS if bench.device.type == "cpu" else 2
+    workers = default_workers(bench.device)
     total = 0.0
     for loader, way in zip(plain_loaders(bench.data, workers), (plain.train, plain.test), strict=True):
         part = len(loader) // 10
@@ -278,45 +258,12 @@ def smaller(name: str, what: str, plain: float, ours: float, limit: float | None
 
 MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
     "step": measure_step,
-    "accelerate": measure_accelerate,
     "test": measure_test,
     "data": measure_data,
-    "memory": measure_memory,
+    "epoch": measure_epoch,
     "fast": measure_fast,
 }
-NAMES = (*MEASUREMENTS, "scaling")
-
-
-def measure_scaling(bench: Bench) -> dict[str, dict[int, float]]:
-    """Images/s against one thing at a time, all else as fit has it: what is varied -> {value: images/s}."""
-    cores, threads = psutil.cpu_count(logical=False) or 1, torch.get_num_threads()
-    ours = Ours(bench.device)
-    half = bench.seconds / 2
-
-    def step(size: int) -> Way:
-        batches = ready_batches(bench, max(512 // size, 1), size)[1]
-        return lambda: ours.train(batches)
-
-    def epoch(workers: int) -> Way:
-        data = first_images(bench.data, 2_560)
-        loader, _ = loaders(data, BATCH_SIZE, workers=workers, device=bench.device)
-
-        def way() -> int:
-            ours.steps(loader)
-            return len(data.train_images)
-
-        return way
-
-    sizes, workers = (16, 32, 64, 128, 256, 512), range(cores + 1)
-    points = {
-        "batch size": dict(zip(sizes, rates([step(size) for size in sizes], half), strict=True)),
-        "workers": dict(zip(workers, rates([epoch(number) for number in workers], half), strict=True)),
-        "threads": {},
-    }
-    for number in range(1, threads + 1):
-        torch.set_num_threads(number)
-        points["threads"][number] = rates([step(BATCH_SIZE)], half)[0]
-    return points
+NAMES = tuple(MEASUREMENTS)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -329,7 +276,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="folder that holds CIFAR-10")
     parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)} (%(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=2.0, metavar="X", help="for each side in each round (%(default)s)"
+        "--seconds", type=float, metavar="X", help="for each side in each round (2 on a CPU, else 0.5)"
     )
     options = parser.parse_args(arguments)
     try:
@@ -339,25 +286,23 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict:
-    """The report that the options ask for, written to --json too; UserError for what makes no sense."""
+    """The report that the options ask for, written to --json too. Raises UserError for wrong options."""
     if options.only not in (None, *NAMES):
         raise UserError(f"unknown row {options.only!r}: choose one of {', '.join(NAMES)}")
-    if not 0 < options.seconds <= 60:
-        raise UserError(f"--seconds {options.seconds} makes no sense: give more than 0, up to 60")
+    if options.seconds is not None and not 0 < options.seconds <= 60:
+        raise UserError(f"--seconds must be above 0 and at most 60, got {options.seconds}")
     if options.json is not None:
         files.ensure_writable(options.json, "bench.json")
     accelerator = make_accelerator(options.device)
     data = dataset.load("cifar10", options.data_dir)
-    bench = Bench(data, options.data_dir, accelerator.device, options.seconds)
+    seconds = options.seconds or (2.0 if accelerator.device.type == "cpu" else 0.5)
+    bench = Bench(data, accelerator.device, seconds)
     precision = precision_of(accelerator)
     report = records.collect_facts(data.facts(), bench.device, precision, workers=0)
-    report |= {"rows": [], "scaling": {}}
+    report["rows"] = []
     for name in [options.only] if options.only else NAMES:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        if name == "scaling":
-            report["scaling"] = measure_scaling(bench)
-        else:
-            report["rows"] += [row._asdict() for row in MEASUREMENTS[name](bench)]
+        report["rows"] += [row._asdict() for row in MEASUREMENTS[name](bench)]
     if options.json is not None:
         files.replace(options.json, (json.dumps(report, indent=2) + "\n").encode())
     return report
@@ -370,7 +315,9 @@ def read_report(path: Path) -> dict:
         format_report(report)
         return report
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path} is no report of bench.py ({error}): run bench.py --json {path}") from error
+        raise UserError(
+            f"{path} is not a report of the benchmark ({error}): write it anew with --json"
+        ) from error
 
 
 def format_report(report: dict) -> str:
@@ -388,9 +335,6 @@ def format_report(report: dict) -> str:
         numbers = (f"{number:,.0f}" for number in (row.plain, row.ours))
         cells = (row.name, row.what, *numbers, f"**{row.ratio:.3g}**", limit)
         lines.append("| " + " | ".join(cells) + " |")
-    for varied, points in report["scaling"].items():
-        rates = ", ".join(f"{value}: {rate:,.0f}" for value, rate in points.items())
-        lines += ["", f"Training of the reference, images/s by {varied}: {rates}"]
     return "\n".join(lines)
 
 

@@ -1,18 +1,18 @@
-"""The plain way, for bench.py to compare with: how most copies of this assignment load and train.
+"""The plain way that the benchmark compares with: how most copies of this assignment load and train.
 
 PIL images, Albumentations with Normalize and ToTensorV2, the default collation; float32 in the default memory
-format, with Dropout 0.05, as in the repository whose network this is.
+format; `reference` with Dropout 0.05, as in the repository that the network comes from.
 """
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dataset import test_transform, train_transform
-from model import S9Net
+from model import S9Net, build
 from s9.data.augment import A
 from s9.data.sources import Data
 
@@ -42,11 +42,11 @@ def plain_loaders(data: Data, workers: int) -> tuple[DataLoader, DataLoader]:
 
 
 class Plain:
-    """The reference network and its training as most copies have them."""
+    """A network and its training as most copies have them."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, name: str = "reference") -> None:
         self.device = device
-        self.network = S9Net(dropout=0.05).to(device)
+        self.network = (S9Net(dropout=0.05) if name == "reference" else build(name)).to(device)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.9)
 
     def train(self, batches: list | DataLoader) -> int:
@@ -74,37 +74,3 @@ class Plain:
             correct += (logits.argmax(1) == labels.to(self.device)).sum().item()
             count += len(labels)
         return count
-
-
-class Bare:
-    """Stands where utils.train expects an Accelerator: the same step by PyTorch alone, in one process.
-
-    precision: a key of hardware.PRECISIONS. In float16 it lacks the scaling of the loss that Accelerate adds.
-    """
-
-    is_main_process, num_processes, scaler = True, 1, None
-
-    def __init__(self, device: torch.device, precision: str) -> None:
-        dtype = getattr(torch, precision)
-        self.device = device
-        self.autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-
-    def prepare(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """The network, computing in that precision, its logits in float32; the optimizer as it is."""
-        forward = self.autocast(network.forward)
-        network.forward = lambda images: forward(images).float()
-        return network, optimizer
-
-    def backward(self, loss: Tensor) -> None:
-        """Of one process, there is nothing more to it."""
-        loss.backward()
-
-    def reduce(self, sums: Tensor) -> Tensor:
-        """Nor is there to the sums over processes."""
-        return sums
-
-    def print(self, *words: object, **options: object) -> None:
-        """As print()."""
-        print(*words, **options)

@@ -113,7 +113,6 @@ def readme_parts(folder: Path) -> dict[str, str]:
         "trials": claims.runs_table(claims.read_trials(results / "trials")),
         "public": claims.marks_table(claims.read_marks(results / "public.csv")),
         "benchmark": benchmark.format_report(benchmark.read_report(results / "bench.json")),
-        "accelerate": benchmark.format_report(benchmark.read_report(results / "accelerate.json")),
     }
 
 
@@ -220,7 +219,6 @@ def draw_run(run: Run, data: dataset.Data, folder: Path) -> None:
 def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
     """Writes the pictures of a run, and those that compare networks, into `folder`."""
     results = REPO / "results"
-    report = benchmark.read_report(results / "bench.json")
     ours = []
     for name, runs in claims.read_networks(results).items():
         count, epochs = count_parameters(utils.new_network(name)), runs[0].settings.epochs
@@ -234,7 +232,6 @@ def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
     figures = {
         **_run_figures(run, data),
         "accuracy": curves.plot_accuracy(ours, public, audit.PARAMETER_LIMIT, audit.ACCURACY_LIMIT),
-        "scaling": curves.plot_scaling(report["scaling"], report["device"]),
     }
     for name, figure in figures.items():
         print(style.save(figure, folder / f"{name}.png"))

@@ -1,8 +1,7 @@
 """Training curves, training speed, and accuracy against parameters."""
 
 import itertools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -85,36 +84,6 @@ def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> Notebook
         axes.set_xlabel("epoch")
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + max(0.5, 0.02 * len(epochs)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    return figure
-
-
-@styled
-def plot_scaling(scaling: Mapping[str, Mapping[int, float]], machine: str) -> NotebookFigure:
-    """Draw training throughput against batch size, workers and threads, one panel each.
-
-    Args:
-        scaling: name of the varied quantity -> {its value: images/s}; neither level may be empty.
-        machine: name of the machine for the title.
-
-    Raises:
-        UserError: there is nothing to draw, or a rate is not a positive number.
-    """
-    if not scaling or not all(scaling.values()):
-        raise UserError("scaling: nothing to draw; run python -m tools.benchmark --only scaling")
-    rates = [rate for points in scaling.values() for rate in points.values()]
-    if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in rates):
-        raise UserError("scaling: rates must be positive numbers; measure them again")
-    title = f"training the reference network, images/s\n{machine}"
-    figure = new_figure("cifar10", title, height=3.4)
-    panels = figure.subplots(1, len(scaling), sharey=True, squeeze=False)[0]
-    for axes, (varied, points) in zip(panels, scaling.items(), strict=True):
-        names = [str(value) for value in points]
-        bars = axes.bar(names, list(points.values()), color=BLUE, width=0.6)
-        axes.bar_label(bars, [f"{rate:,.0f}" for rate in points.values()], padding=2, size=9)
-        axes.set_title(f"by {varied}")
-        axes.set_xlabel(varied)
-        axes.grid(False, axis="x")
-    panels[0].set_ylim(0, 1.12 * max(rates))
     return figure
 
 

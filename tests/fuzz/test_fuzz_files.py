@@ -136,7 +136,7 @@ def test_settings_read_back_as_they_were_written(folder, settings, facts):
 
 
 @examples(100)
-@given(damaged_json(st.sampled_from(["versions", "device", "started", "python", "rows", "scaling", "name"])))
+@given(damaged_json(st.sampled_from(["versions", "device", "started", "python", "rows", "name"])))
 def test_a_damaged_report_is_refused(folder, content):
     assert read_or_refused(benchmark.read_report, folder / "bench.json", content) is None
 
@@ -147,19 +147,17 @@ REPORT = {
     "python": "3.11.7",
     "versions": {"torch": "2.15.0"},
     "rows": [benchmark.Row("step", "images/s", 250.4, 1001.6, 4.0, 3.0)._asdict()],
-    "scaling": {"threads": {"1": 500.0, "2": 1234.4}},
 }
 
 
 @examples(75)
 @given(
-    st.sampled_from(["plain", "ours", "ratio", "limit", "rows", "versions", "scaling", "1"]),
+    st.sampled_from(["plain", "ours", "ratio", "limit", "rows", "versions"]),
     json_values() | st.just(10**400),
 )
 def test_a_report_with_a_wrong_value_is_refused_or_can_be_shown(folder, name, value):
     report = json.loads(json.dumps(REPORT))
     parts = {**dict.fromkeys(["plain", "ours", "ratio", "limit"], report["rows"][0])}
-    parts |= {"1": report["scaling"]["threads"]}
     parts.get(name, report)[name] = value
     read = read_or_refused(benchmark.read_report, folder / "bench.json", json.dumps(report).encode())
     assert read is None or isinstance(benchmark.format_report(read), str)

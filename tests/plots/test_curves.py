@@ -54,27 +54,6 @@ def test_metrics_refuse_an_empty_or_disordered_history(history):
         curves.plot_metrics(history, "cifar10", "S9")
 
 
-# Scaling
-
-
-def test_scaling_draws_a_panel_for_each_thing_that_varies():
-    scaling = {"batch size": {"32": 900.0, "64": 1100.0}, "threads": {"1": 600.0, "2": 1100.0, "3": 1200.4}}
-    figure = curves.plot_scaling(scaling, "a CPU, 3 cores")
-    first, second = figure.axes
-    assert [bar.get_height() for bar in second.patches] == [600.0, 1100.0, 1200.4]
-    assert [label.get_text() for label in first.get_xticklabels()] == ["32", "64"]
-    assert "1,200" in [text.get_text() for text in second.texts]
-    assert "a CPU, 3 cores" in figure.get_suptitle()
-    assert first.get_ylim() == second.get_ylim()
-    assert fits(figure)
-
-
-@pytest.mark.parametrize("scaling", [{}, {"threads": {}}])
-def test_scaling_needs_something_to_draw(scaling):
-    with pytest.raises(UserError, match="nothing to draw"):
-        curves.plot_scaling(scaling, "a CPU")
-
-
 # Accuracy
 
 

@@ -134,7 +134,6 @@ def check_bench(copy, arguments):
         for name in benchmark.MEASUREMENTS
     }
     copy.patch.setattr(benchmark, "MEASUREMENTS", rows)
-    copy.patch.setattr(benchmark, "measure_scaling", lambda _: {"workers": {"0": 1.0}})
     benchmark.main(arguments)
     said = copy.capsys.readouterr().out
     asked = arguments[arguments.index("--only") + 1 :][:1] if "--only" in arguments else rows
