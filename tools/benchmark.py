@@ -197,7 +197,7 @@ def measure_data(bench: Bench) -> list[Row]:
         measured = rates(
             [partial(pass_over, loader, bench.device) for loader in (plain, ours)], bench.seconds
         )
-        rows.append(faster("data", f"augmented batches, workers: {workers}, images/s", *measured, limit=limit))
+        rows.append(faster("data", f"augmented batches, {workers} workers, images/s", *measured, limit=limit))
     return rows
 
 

@@ -216,7 +216,7 @@ def test_figures_are_drawn_of_the_run_and_of_all_networks(tmp_path, capsys):
     data = dataset.load("digits")
     run = make_run(tmp_path / "run", facts=FACTS | {"data": data.facts()})
     report.draw_figures(run, data, tmp_path / "Images")
-    names = {f"{name}.png" for name in (*report.PICTURES, "accuracy", "scaling")}
+    names = {f"{name}.png" for name in (*report.PICTURES, "accuracy")}
     assert {path.name for path in (tmp_path / "Images").iterdir()} == names
     capsys.readouterr()
 
