@@ -1,17 +1,19 @@
-"""The tables of all runs, on made run folders in the layout of results/."""
+"""The tables of all runs, on made run folders in the layout of results/, and doctored copies."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import pytest
 from conftest import REPO
 from made_runs import FACTS, make_run
 
-from model import NETWORKS, build
+from model import build
 from s9 import records
 from s9.errors import UserError
 from s9.settings import PRESETS, Settings
-from tools import claims
+from tools import claims, report
 
 
 def rows_of(table):
@@ -20,30 +22,24 @@ def rows_of(table):
 
 
 def results_of(folder):
-    return dict(rows_of(claims.results_table(claims.read_seeds(folder), folder.parent)))
+    return dict(rows_of(claims.results_table(claims.read_seeds(folder))))
 
 
 @pytest.fixture
 def seeds(tmp_path):
     """seeds(accuracy, ...): a network's folder, one run of two epochs for each last accuracy."""
 
-    def make(*accuracies, **settings):
+    def make(*accuracies, devices=("a CPU",)):
         for seed, accuracy in enumerate(accuracies):
             folder = tmp_path / "best" / (f"seed-{seed}" if seed else "")
-            make_run(folder, accuracies=(95.0, accuracy), seed=seed, model="best", **settings)
+            facts = FACTS | {"device": devices[seed % len(devices)]}
+            make_run(folder, accuracies=(95.0, accuracy), seed=seed, model="best", facts=facts)
         return tmp_path / "best"
 
     return make
 
 
-def change_record(folder, change):
-    path = folder / records.SETTINGS
-    record = json.loads(path.read_text(encoding="utf-8"))
-    change(record)
-    path.write_text(json.dumps(record), encoding="utf-8")
-
-
-# Seeds
+# Reading
 
 
 def test_seeds_are_read_in_their_order(seeds):
@@ -52,112 +48,95 @@ def test_seeds_are_read_in_their_order(seeds):
         make_run(folder / f"seed-{number}", accuracies=(95.0, 97.0), seed=number, model="best")
     runs = claims.read_seeds(folder)
     assert [run.settings.seed for run in runs] == [0, 1, 2, 3, 4, 10, 11]
-    assert [run.history[-1].test_accuracy for run in runs] == [90.0, 91.0, 92.0, 93.0, 94.0, 97.0, 97.0]
 
 
-def test_mean_and_sample_deviation_are_of_the_last_epochs(seeds):
+def test_mean_sample_deviation_and_sampling_error(seeds):
     """Of 93.00, 93.40 and 93.20: deviations -0.2, 0.2 and 0 from 93.20, so the square root of 0.08 / 2."""
     runs = claims.read_seeds(seeds(93.0, 93.4, 93.2))
     assert claims.accuracy(runs) == (pytest.approx(93.2), pytest.approx(0.2))
     assert claims.accuracy(runs[:1]) == (93.0, None)
-
-
-def test_seeds_of_other_settings_are_one_line(seeds):
-    folder = seeds(93.0, 93.1)
-    change_record(folder / "seed-1", lambda record: record["settings"].update(batch_size=64, epochs=2))
-    with pytest.raises(UserError, match=r"seed-1 has other .*\(batch_size 128 there, 64 here\)") as error:
-        claims.read_seeds(folder)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(("first", "second"), [(0, 2), (1, 1)])
-def test_every_seed_stands_once_in_the_folder_of_its_number(first, second, tmp_path):
-    make_run(tmp_path, seed=first)
-    make_run(tmp_path / "seed-1", seed=second)
-    with pytest.raises(UserError, match=f"seed-1 holds seed {second}, .* seed {first}: give each seed once"):
-        claims.read_seeds(tmp_path)
+    assert claims.sampling_error(93.0, 10_000) == pytest.approx(0.255, abs=0.001)
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("first", "second", "message"),
     [
-        ({"dataset": "digits"}, "is no run on CIFAR-10's test set"),
-        ({"validation": True}, "is no run on CIFAR-10's test set"),
-        ({"epochs": 4}, r"holds 3 of 4 epochs: train on with --resume"),
-        ({"network": build("dilated")}, "holds the weights of DilatedNet, not of S9Net"),
-        ({"facts": {"data": FACTS["data"]}}, "does not say what a run's record must .*'threads'"),
-        ({"facts": FACTS | {"versions": "new"}}, "does not say what a run's record must .*AttributeError"),
-        ({"facts": FACTS | {"data": {"test": "many"}}}, "does not say what a run's record must .*ValueError"),
-        ({"facts": FACTS | {"resumed": [{}]}}, "does not say what a run's record must .*'epoch'"),
-        ({"facts": FACTS | {"resumed": 2}}, "does not say what a run's record must .*TypeError"),
+        ({}, {"seed": 1, "batch_size": 64}, "must have the same settings but for the seed"),
+        ({}, {"seed": 2}, "seed-1 holds seed 2, .* seed 0: give each seed once"),
+        ({"seed": 1}, {"seed": 1}, "seed-1 holds seed 1, .* seed 1: give each seed once"),
+        ({}, {"dataset": "digits"}, "seed-1 is not a run on CIFAR-10's test set"),
+        ({}, {"validation": True}, "seed-1 is not a run on CIFAR-10's test set"),
+        ({}, {"epochs": 4}, r"seed-1 holds 3 of 4 epochs: --resume it"),
+        ({}, {"network": build("dilated")}, "holds the weights of DilatedNet, not of S9Net"),
+        ({}, {"facts": {"data": FACTS["data"]}}, "lacks a fact of the run .*'threads'"),
+        ({}, {"facts": FACTS | {"versions": "new"}}, "lacks a fact of the run .*AttributeError"),
+        ({}, {"facts": FACTS | {"data": {"test": "many"}}}, "lacks a fact of the run .*ValueError"),
+        ({}, {"facts": FACTS | {"resumed": [{"threads": 2}]}}, "lacks a fact of the run .*'epoch'"),
     ],
 )
-def test_nothing_is_claimed_of_a_run_that_is_not_whole(damage, message, tmp_path):
-    make_run(tmp_path)
-    make_run(tmp_path / "seed-1", **{"seed": 1} | damage)
+def test_seeds_that_do_not_belong_together_and_damaged_records_are_one_line(first, second, message, tmp_path):
+    make_run(tmp_path, **first)
+    make_run(tmp_path / "seed-1", **second)
     with pytest.raises(UserError, match=message) as error:
         claims.read_seeds(tmp_path)
     assert "\n" not in str(error.value)
-    assert "seed-1" in str(error.value)
 
 
-# Networks
-
-
-def test_the_networks_that_have_a_folder_are_listed_and_no_other(tmp_path):
+def test_the_networks_that_have_a_folder_are_read_and_no_other(tmp_path):
     assert claims.read_networks(tmp_path) == {}
     for name in ("fast", "best", "notebook"):
         make_run(tmp_path / name, model="best" if name == "notebook" else name)
     assert list(claims.read_networks(tmp_path)) == ["best", "fast"]
-    for name in NETWORKS:
-        make_run(tmp_path / name, model=name)
-    assert list(claims.read_networks(tmp_path)) == list(NETWORKS)
-
-
-def test_a_folder_that_holds_another_network_is_named(tmp_path):
-    make_run(tmp_path / "best", model="dilated")
-    with pytest.raises(UserError, match="best holds a run of dilated: name the folder after it"):
+    make_run(tmp_path / "dilated", model="best")
+    with pytest.raises(UserError, match="dilated holds a run of best: rename the folder"):
         claims.read_networks(tmp_path)
+
+
+def test_trials_need_no_weights_but_the_validation_set(tmp_path):
+    assert claims.read_trials(tmp_path / "nowhere") == []
+    for name, validation in (("b", True), ("a", True), ("c", False)):
+        make_run(tmp_path / name, validation=validation)
+        (tmp_path / name / records.WEIGHTS).unlink()
+    with pytest.raises(UserError, match="c is not a run on CIFAR-10's validation set"):
+        claims.read_trials(tmp_path)
+    shutil.rmtree(tmp_path / "c")
+    runs = claims.read_trials(tmp_path)
+    assert [run.folder.name for run in runs] == ["a", "b"]
+    header, _, first, _ = claims.runs_table(runs).splitlines()
+    assert "| validation accuracy, last epoch | n |" in header
+    assert first.startswith("| `results/trials/a` | 3 | **86.50%** | 1 |")
+    assert first.endswith("--epochs 3 --seed 0 --validation` |")
+
+
+# Tables
 
 
 def test_a_row_of_the_table_of_networks(seeds, tmp_path):
     seeds(93.0, 93.4, 93.2)
     make_run(tmp_path / "fast", model="fast", accuracies=(86.5, 85.25))
-    best, fast = rows_of(claims.networks_table(claims.read_networks(tmp_path)))
-    command = (
-        "python train.py --preset best --dataset cifar10 --epochs 2 --seed 0 --batch-size 128 "
-        "--learning-rate 0.2 --bias-rate 1.0 --muon-rate 0.0 --shift 0.0625 --first-size 32"
-    )
+    networks = claims.read_networks(tmp_path)
+    best, fast = rows_of(claims.networks_table(networks))
+    command = claims.command_line(networks["best"][0])
     assert best == (
-        "[best](results/best)",
-        "199,856",
-        "55.6 million",
-        "47",
-        "**93.20 ± 0.20%**, 3 seeds",
-        "2",
-        "0 minutes",
+        "`best`", "199,856", "55.6 million", "47", "2", "**93.20 ± 0.20%**", "3", "0 minutes",
         "a CPU, float32",
         f"`{command}`, `--seed 1`, `--seed 2`",
-    )
-    assert fast[1] == "494,368, too many to hand in"
-    assert fast[4] == "**85.25%**"
+    )  # fmt: skip
+    assert fast[1] == "494,368, over the limit"
+    assert fast[5:7] == ("**85.25%**", "1")
 
 
-def test_the_claim_of_three_seeds(seeds):
-    results = results_of(seeds(93.0, 84.0, 93.2))
-    assert results["Test accuracy after the last epoch"] == (
-        "**90.07 ± 5.25%** of 10,000 images, mean and standard deviation of 3 seeds: 93.00, 84.00, 93.20"
+def test_the_results_of_three_seeds_and_of_one(seeds):
+    folder = seeds(93.0, 84.0, 93.2)
+    results = results_of(folder)
+    assert results["Test accuracy, last epoch"] == (
+        "**90.07 ± 5.25%** of 10,000 images, mean and standard deviation of 3 seeds (93.00, 84.00, 93.20)"
     )
+    assert results["Sampling error of so many images"] == "0.30 points"
     assert results["Seeds"] == "0, 1, 2"
     assert results["Epochs"] == "2 (85% first reached in epochs 1, 1, 1)"
-    assert results["Records"] == "[`best`](best)"
-
-
-def test_the_claim_of_one_run_shows_no_spread_and_no_best_epoch(seeds):
-    results = results_of(seeds(84.25))
-    assert results["Test accuracy after the last epoch"] == "**84.25%** of 10,000 images"
-    assert results["Seed"] == "0"
-    assert "95" not in " ".join(results.values())
+    one = dict(rows_of(claims.results_table(claims.read_seeds(folder)[1:2])))
+    assert one["Test accuracy, last epoch"] == "**84.00%** of 10,000 images, one seed"
 
 
 def test_a_target_that_was_never_reached_is_said(tmp_path):
@@ -165,88 +144,41 @@ def test_a_target_that_was_never_reached_is_said(tmp_path):
     assert results_of(tmp_path / "run")["Epochs"] == "2 (85% not reached)"
 
 
-def test_times_are_means_over_the_seeds(tmp_path):
-    for seed, seconds in ((0, 3600.0), (1, 6000.0)):
-        folder = tmp_path / "run" / (f"seed-{seed}" if seed else "")
-        run = make_run(folder, accuracies=(90.0, 90.0), seed=seed)
-        records.write(
-            run._replace(history=[row._replace(seconds=seconds) for row in run.history]), build("reference")
-        )
-    runs = claims.read_seeds(tmp_path / "run")
-    assert results_of(tmp_path / "run")["Time"] == "2.7 hours a seed, tests included"
-    assert dict(rows_of(claims.results_table(runs[:1], tmp_path)))["Time"] == "2.0 hours, tests included"
-
-
-def test_single_runs_stand_side_by_side(tmp_path):
-    runs = [
-        make_run(tmp_path / "results" / name, accuracies=accuracies)
-        for name, accuracies in (("notebook", (95.0, 88.2)), ("short", (70.0, 80.0, 90.3)))
-    ]
-    command = "python train.py --preset reference --dataset cifar10 --epochs {} --seed 0"
-    assert rows_of(claims.runs_table(runs, tmp_path)) == [
-        (
-            f"[`results/{name}`](results/{name})",
-            f"{epochs}",
-            accuracy,
-            "0 minutes",
-            "a CPU, float32",
-            f"`{command.format(epochs)}`",
-        )
-        for name, epochs, accuracy in (("notebook", 2, "88.20%"), ("short", 3, "90.30%"))
-    ]
-
-
-def test_times_are_means_over_the_seeds_of_one_machine(tmp_path):
-    for seed, (device, seconds) in enumerate((("a CPU", 3600.0), ("a GPU", 60.0), ("a GPU", 180.0))):
-        folder = tmp_path / "run" / (f"seed-{seed}" if seed else "")
-        run = make_run(folder, accuracies=(90.0, 90.0), seed=seed, facts=FACTS | {"device": device})
-        records.write(
-            run._replace(history=[row._replace(seconds=seconds) for row in run.history]), build("reference")
-        )
-    time = results_of(tmp_path / "run")["Time"]
-    assert time == "seed 0: 2.0 hours; seed 1, 2: 4 minutes a seed, tests included"
-
-
-# Machines
+def test_times_are_means_over_the_seeds_of_one_machine(seeds):
+    folder = seeds(90.0, 90.0, 90.0, devices=("a CPU", "a GPU", "a GPU"))
+    for run, seconds in zip(claims.read_seeds(folder), (3600.0, 60.0, 180.0), strict=True):
+        history = [row._replace(seconds=seconds) for row in run.history]
+        (run.folder / records.HISTORY).write_text(records.format_history(history), encoding="utf-8")
+    results = results_of(folder)
+    assert results["Time"] == "seed 0: 2.0 hours; seed 1, 2: 4 minutes a seed, tests included"
+    assert results["Device"] == (
+        "seed 0: a CPU, float32; seed 1, 2: a GPU, float32; the last test in float32"
+    )
 
 
 def test_a_run_that_was_continued_elsewhere_names_all_that_took_part(tmp_path):
     """Each part names what changed since the one before, as records.continued does."""
-    versions = {"torch": "2.9.0", "numpy": "2.4.6"}
     resumed = [
         {"epoch": 61, "precision": "bfloat16", "commit": "def"},
-        {"epoch": 90, "python": "3.13.1", "versions": versions | {"torch": "2.10.0"}},
+        {"epoch": 90, "python": "3.13.1", "versions": {"torch": "2.10.0"}},
         {"epoch": 120, "device": "a GPU", "threads": 8, "precision": "float32", "commit": "abc"},
     ]
-    make_run(tmp_path / "run", facts=FACTS | {"versions": versions, "resumed": resumed})
+    make_run(tmp_path / "run", facts=FACTS | {"resumed": resumed})
     results = results_of(tmp_path / "run")
     assert results["Device"] == (
-        "a CPU, float32 (from epoch 61 on: a CPU, bfloat16; from epoch 120 on: a GPU, float32); "
+        "a CPU, float32 (from epoch 61 on: a CPU, bfloat16) (from epoch 120 on: a GPU, float32); "
         "the last test in float32"
     )
     assert results["Versions"] == (
-        "Python 3.12.0, torch 2.9.0, numpy 2.4.6 (from epoch 90 on: Python 3.13.1, torch 2.10.0)"
+        "Python 3.12.0, torch 2.9.0 (from epoch 90 on: Python 3.13.1, torch 2.10.0)"
     )
-    assert results["Code"] == "commit `abc` (from epoch 61 on: commit `def`; from epoch 120 on: commit `abc`)"
     assert results["Command"].endswith(
-        "--seed 0` (`--resume` from epoch 61 on; from epoch 90 on; from epoch 120 on, `OMP_NUM_THREADS=8`)"
+        "--seed 0` (`--resume` from epoch 61 on) (`--resume` from epoch 90 on) "
+        "(`--resume` from epoch 120 on, `OMP_NUM_THREADS=8`)"
     )
 
 
-def test_seeds_from_other_machines_are_told_apart(tmp_path):
-    for seed, device in enumerate(("a CPU", "a GPU", "a CPU")):
-        folder = tmp_path / "run" / (f"seed-{seed}" if seed else "")
-        make_run(folder, seed=seed, facts=FACTS | {"device": device, "threads": 1 if seed == 2 else 2})
-    results = results_of(tmp_path / "run")
-    assert results["Device"] == "seed 0, 2: a CPU, float32; seed 1: a GPU, float32; the last test in float32"
-    assert results["Versions"] == "Python 3.12.0, torch 2.9.0"
-    assert results["Command"] == (
-        "`python train.py --preset reference --dataset cifar10 --epochs 3 --seed 0`, `--seed 1`, "
-        "`OMP_NUM_THREADS=1 python train.py --preset reference --dataset cifar10 --epochs 3 --seed 2`"
-    )
-
-
-def test_the_command_repeats_all_settings_that_are_not_the_default(tmp_path):
+def test_the_command_repeats_all_settings_that_are_not_the_presets(tmp_path):
     run = make_run(tmp_path)
     settings = Settings(epochs=2, learning_rate=0.1, label_smoothing=0.0)
     assert claims.command_line(run._replace(settings=settings)) == (
@@ -257,51 +189,99 @@ def test_the_command_repeats_all_settings_that_are_not_the_default(tmp_path):
     assert claims.command_line(run._replace(settings=settings)) == (
         f"python train.py --preset fast --dataset cifar10 --epochs {settings.epochs} --seed 3 --validation"
     )
-    alone = run._replace(facts=run.facts | {"threads": 1})
-    assert claims.command_line(alone) == f"OMP_NUM_THREADS=1 {claims.command_line(run)}"
+    alone = run._replace(facts=run.facts | {"threads": 1}, settings=replace(settings, model="gone"))
+    assert claims.command_line(alone).startswith("OMP_NUM_THREADS=1 python train.py --preset gone --dataset")
 
 
-# Tables that are kept as files
+# Public networks
 
 
-def test_the_table_of_trials_shows_every_row(tmp_path):
-    path = tmp_path / "validation.csv"
-    path.write_text(
-        "tried,thousand_parameters,million_multiply_adds,epochs,validation_accuracy,seconds\n"
-        '"one, and two",169,20.4,8,84.5,249\nthree,195,,12,85.10,395\n',
-        encoding="utf-8",
-    )
-    assert rows_of(claims.validation_table(claims.read_trials(path))) == [
-        ("one, and two", "169k", "20.4 million", "8", "84.50%", "249 s"),
-        ("three", "195k", "", "12", "85.10%", "395 s"),
-    ]
-
-
-def test_the_committed_tables_are_plausible():
-    trials = claims.read_trials(REPO / "results" / "validation.csv")
-    assert len(trials) == 24
-    assert all(trial.thousand_parameters <= 200 and 80 < trial.validation_accuracy < 91 for trial in trials)
+def test_the_committed_public_networks():
     marks = claims.read_marks(REPO / "results" / "public.csv")
     assert len({mark.name for mark in marks}) == len(marks) == 7
-    assert all(mark.parameters < 200_000 and 85 < mark.accuracy < 95 and mark.source for mark in marks)
-    assert [mark.name for mark in marks if mark.epochs is None] == ["DenseNet-BC-40 (k=12)"]
+    for mark in marks:
+        assert ("< 200k" in mark.rules) == (mark.parameters < 200_000)
+        assert ("RF > 44" in mark.rules) == (mark.receptive_field > 44)
+    assert [mark.name for mark in marks if set(mark.rules) == set(claims.RULES)] == [
+        "TharunSivamani/ERA-V1", "the S9 README",
+    ]  # fmt: skip
+    row = rows_of(claims.marks_table(marks))[2]
+    assert row[:-1] == ("woncoh1/era1a9", "163,744", "87.04%", "last epoch", "30", "35", "RF > 44")
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        None,
-        "",
-        "a,b\n1,2\n",
-        "name,parameters,accuracy,epochs,source\nx,1,2\n",
-        "name,parameters,accuracy,epochs,source\nx,,2,3,y\n",
-        "name,parameters,accuracy,epochs,source\nx,many,2,3,y\n",
-        "name,parameters,accuracy,epochs,source\nx,1,2,3,y,z\n",
-    ],
+    "row", [None, "x,1", "x,,85,3,4,GAP,y,z", "x,1,many,3,4,GAP,y,z", "x,1,85,,,square,y,z", "x,1,85,,,,,y,z"]
 )
-def test_a_file_that_is_no_such_table_is_one_line(text, tmp_path):
+def test_a_file_that_is_not_such_a_table_is_one_line(row, tmp_path):
     path = tmp_path / "public.csv"
-    if text is not None:
-        path.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"public.csv is no table of name, parameters, accuracy"):
+    if row is not None:
+        path.write_text(",".join(claims.Mark._fields) + f"\n{row}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"public.csv is not a table of name, parameters, accuracy"):
         claims.read_marks(path)
+
+
+# Doctored copies
+
+
+def digit(pattern):
+    """Raises the last digit of the first match by one, around 10."""
+
+    def change(path):
+        text = path.read_text(encoding="utf-8")
+        at = re.search(pattern, text).end() - 1
+        path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :], encoding="utf-8")
+
+    return change
+
+
+def one_weight(path):
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+
+def setting(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["settings"]["weight_decay"] *= 2
+    path.write_text(json.dumps(record), encoding="utf-8")
+
+
+DOCTORED = {
+    "results/dilated/history.csv": (
+        digit(r"\n40,[^,]*,[^,]*,[^,]*,[^,]*,\d+\.\d+"),
+        "results/dilated, epoch 40: ",
+    ),
+    "results/reference/log.txt": (
+        digit(r"Epoch 7\n.*\n.*loss: \d\.\d+"),
+        "results/reference, epoch 7: test loss",
+    ),
+    "results/fast/weights.safetensors": (one_weight, "results/fast/README.md is out of date"),
+    "results/short/settings.json": (setting, "results/short/README.md is out of date"),
+    "README.md": (digit(r"reaches \*\*\d\d\.\d\d"), "README.md is out of date"),
+    "docs/experiments.md": (
+        digit(r"validation accuracy.*\n.*\n.*?\*\*\d\d\.\d\d"),
+        "docs/experiments.md is out",
+    ),
+    "results/notebook/README.md": (
+        digit(r"Parameters \| 199,85\d"),
+        "results/notebook/README.md is out of date",
+    ),
+}
+
+
+def test_doctored_copies_are_named(tmp_path, monkeypatch, capsys):
+    """Pictures: test_evidence.py; the accuracy that the weights give: test_audit.py."""
+    for name in ("results", "docs", "s9", "tools"):
+        shutil.copytree(REPO / name, tmp_path / name)
+    for path in REPO.glob("*.*"):
+        if path.suffix in (".py", ".md"):
+            shutil.copy(path, tmp_path)
+    monkeypatch.setattr(report, "REPO", tmp_path)
+    folder = tmp_path / "results" / "best"
+    assert report.check_readme(folder) == 0, capsys.readouterr().out
+    for name, (change, _) in DOCTORED.items():
+        change(tmp_path / name)
+    assert report.check_readme(folder) == 1
+    printed = capsys.readouterr().out
+    for name, (_, line) in DOCTORED.items():
+        assert line in printed, name
