@@ -184,6 +184,8 @@ def command_line(run: Run) -> str:
     always = ("dataset", "epochs", "seed")
     changed = [key for key, value in settings.items() if value != preset[key] and key not in always]
     options = [f"--{key.replace('_', '-')} {settings[key]}" for key in (*always, *changed)]
+    if "init" in run.facts:
+        options.append(f"--init {run.facts['init']['folder']}")
     threads = "OMP_NUM_THREADS=1 " if run.facts["threads"] == 1 else ""
     return " ".join([f"{threads}python train.py --preset {name}", *options]).replace(" True", "")
 
@@ -275,7 +277,7 @@ def marks_table(marks: Sequence[Mark]) -> str:
 def results_table(runs: Sequence[Run]) -> str:
     """The result of one network and the facts of its runs, seed by seed, as a Markdown table."""
     first, several = runs[0], len(runs) > 1
-    network = utils.new_network(first.settings.model)
+    network = utils.network_of(first)
     mean, _ = accuracy(runs)
     error = sampling_error(mean, first.facts["data"]["test"])
     last = ", ".join(f"{run.history[-1].test_accuracy:.2f}" for run in runs)

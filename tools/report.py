@@ -81,7 +81,7 @@ def run_sections(run: Run) -> str:
 
 def run_page(run: Run) -> str:
     """The README.md of a run folder."""
-    network, settings = utils.new_network(run.settings.model), run.settings
+    network, settings = utils.network_of(run), run.settings
     held_out = "validation set (the last 5,000 training images)" if settings.validation else "test set"
     pictures = [f"![{path.stem}]({path.name})" for path in sorted(run.folder.glob("*.png"))]
     return "\n\n".join(
