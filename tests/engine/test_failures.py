@@ -1,11 +1,9 @@
 import errno
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPO
-from small import SETTINGS, SmallNet, evidence, fit_small, new_network
+from small import SETTINGS, SmallNet, evidence, fit_small
 
 import train
 import utils
 from s9 import records
 from s9.engine import checkpoint
-from s9.engine.failures import FiniteCheck, Interrupts, explain_failures
+from s9.engine.failures import Interrupts, explain_failures
 from s9.errors import Interrupted, RunError, UserError
 
 
@@ -70,17 +68,6 @@ def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path, whole, bat
     assert (folder / records.SETTINGS).exists() == (batch >= 3)
     fit_small(folder, resume=True)
     assert evidence(folder) == whole
-
-
-def test_the_finite_check_remembers_the_first(capsys):
-    check = FiniteCheck(new_network())
-    check.update(0, torch.tensor(1.0), gradients=True)
-    check.raise_if_found()
-    check.update(1, torch.tensor(float("nan")), gradients=False)
-    check.update(2, torch.tensor(float("inf")), gradients=False)
-    check.update(3, torch.tensor(1.0), gradients=False)
-    with pytest.raises(RunError, match="batch 1: the loss is nan and"):
-        check.raise_if_found()
 
 
 @pytest.mark.parametrize(
@@ -164,17 +151,6 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_whole(tmp_path,
     assert evidence(folder) == whole
 
 
-def test_a_lost_folder_ends_the_run_in_one_line(tmp_path):
-    folder = tmp_path / "run"
-
-    def lose(logits):
-        shutil.rmtree(folder)
-        return logits
-
-    with pytest.raises(RunError, match=r"cannot write to .*run after epoch 2 \(No such file"):
-        fit_small(folder, make=spoilt(4, lose))
-
-
 def interrupting(number):
     def fault(logits):
         os.kill(os.getpid(), number)
@@ -209,19 +185,6 @@ def test_a_second_interrupt_ends_at_once():
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupts.signal == signal.SIGINT
         os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_signals_of_another_thread_stay_as_they_are():
-    seen = []
-
-    def enter():
-        with Interrupts():
-            seen.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    assert seen == [signal.getsignal(signal.SIGINT)]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import urllib.request
 import nbformat
 import pytest
 from conftest import REPO, free_port
+from test_notebook import copy_sources
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -87,9 +88,7 @@ def browser():
 def lab(tmp_path_factory, browser):
     """JupyterLab in a copy of these sources; (its address, the copy)."""
     copy, own = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("jupyter")
-    for path in [*REPO.glob("*.py"), REPO / "requirements.txt"]:
-        shutil.copy(path, copy)
-    shutil.copytree(REPO / "results", copy / "results")
+    copy_sources(copy)
     notebook = nbformat.read(REPO / "S9.ipynb", as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -204,31 +203,6 @@ def test_the_notebook_in_a_browser(browser, lab):
     cells = {cell.id: cell for cell in saved(page, path).cells}
     page.close()
     outputs = [output for output in cells["train"].outputs if output.get("data") != {"text/plain": ""}]
-    assert [output.output_type for output in outputs] == ["stream"]
+    assert {output.output_type for output in outputs} == {"stream"}
     assert "widget-view" not in path.read_text(encoding="utf-8")
     assert path.stat().st_size < 3_000_000
-
-
-def test_what_is_broken_is_found(browser, lab):
-    sources = {
-        "good": "1 + 1",
-        "no-picture": "# plots.plot_nothing()",
-        "hidden": "from IPython.display import HTML\nHTML('<img src=\"data:image/png;base64,AAAA\">')",
-        "wide": f"wide = {'wide ' * 60!r}",
-        "fails": "1 / 0",
-        "after": "2 + 2",
-    }
-    notebook = nbformat.v4.new_notebook(metadata=nbformat.read(REPO / "S9.ipynb", as_version=4).metadata)
-    for name, source in sources.items():
-        notebook.cells.append(nbformat.v4.new_code_cell(source, id=name))
-    nbformat.write(notebook, lab[1] / "broken.ipynb")
-    page = run_all(browser, lab, "broken.ipynb")
-    found = [problem.split(":")[0] for problem in problems(page, notebook)]
-    page.close()
-    assert found == [
-        "wide scrolls sideways",
-        "fails shows",
-        "after was not run",
-        "no-picture shows 0 pictures",
-        "hidden has a picture that is not to be seen",
-    ]
