@@ -1,4 +1,4 @@
-"""Says what is in photos, from the command line or a notebook.
+"""Classifies photos, from the command line or a notebook.
 
 python predict.py photo.jpg more/
 python predict.py photo.jpg --run results/fast --json
@@ -83,8 +83,8 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         prog="predict.py",
         odd_names=True,
-        description="Say which of the classes is in each picture: the likeliest and its probability, then "
-        "the next two. The middle square of a picture is what counts; the networks see it at 32 x 32 pixels.",
+        description="Classify pictures: for each, the likeliest class, its probability, and the next two. "
+        "Only the middle square of a picture is used, resized to 32 x 32 pixels.",
         epilog="Exit code 2 if a picture could not be read; the others are predicted all the same.",
     )
     parser.add_argument(
@@ -93,7 +93,7 @@ def make_parser() -> CommandParser:
         type=Path,
         metavar="PICTURE",
         help="a file in any format that Pillow reads, or a folder: its files whose names end like a "
-        "picture's, without those in folders inside it",
+        "picture's, without those in subfolders",
     )
     parser.add_argument(
         "--run",
@@ -168,7 +168,7 @@ def classify(
     mean: Sequence[float] = MEAN,
     std: Sequence[float] = STD,
 ) -> np.ndarray:
-    """What the network gives each class for each image: float32 (n, classes), in 0..1, rows adding up to 1.
+    """The probability of each class for each image: float32 (n, classes), in 0..1, rows adding up to 1.
 
     network: on any device; it is left in evaluation mode.
     images: uint8 (32, 32, 3), RGB, as photos.read and photos.fit make them; any number, taken from the
@@ -202,7 +202,7 @@ def as_line(path: Path, probabilities: dict[str, float]) -> str:
 
 
 def as_json(path: Path, probabilities: dict[str, float]) -> dict:
-    """The same for programs, with the probabilities of all classes."""
+    """An entry of --json: the file, the likeliest class, and the probabilities of all classes."""
     rounded = {what: round(probability, 6) for what, probability in probabilities.items()}
     (likeliest, probability), *_ = rounded.items()
     return {"file": str(path), "class": likeliest, "probability": probability, "probabilities": rounded}

@@ -10,19 +10,13 @@ import numpy as np
 from ..errors import UserError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
 MEAN = (0.4914, 0.4822, 0.4465)
-
-
 STD = (0.2470, 0.2435, 0.2616)
-"""Of all pixels of CIFAR-10's training set, per channel, in 0..1. The deviations that most copies of this
-assignment carry, (0.2023, 0.1994, 0.2010), are a mean over the deviations within single images."""
-
+"""Of all pixels of CIFAR-10's training set, per channel, in 0..1. The deviations in most copies of this
+assignment, (0.2023, 0.1994, 0.2010), are the mean of the deviations within single images."""
 
 PIECE = 500
-"""Images that are read at a time: a whole file at once would leave its size in free memory behind."""
-
+"""Images that are read at a time: reading a whole file at once would keep memory of its size allocated."""
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Training images and labels, test images and labels: uint8 (n, 32, 32, 3) and int64 (n,)."""
@@ -75,14 +69,12 @@ def _read_batches(folder: Path, kind: Any, *per_class: int) -> tuple[tuple[str, 
         ) from error
     arrays = []
     for split in (train, test):
-        # Its images are a view of planes; OpenCV takes nearly twice as long over one.
         arrays += [np.ascontiguousarray(split.data), np.array(split.targets, dtype=np.int64)]
     return tuple(train.classes), _checked(tuple(arrays), folder, len(train.classes), *per_class)
 
 
 def _read_parquet(folder: Path) -> Arrays:
     """The layout of the Hugging Face data set uoft-cs/cifar10, folder plain_text."""
-    import cv2
     import pyarrow
     import pyarrow.parquet
 
@@ -100,22 +92,14 @@ def _read_parquet(folder: Path) -> Arrays:
                             images[-1][count] = _decode(row["bytes"])
                             count += 1
                     if count != file.metadata.num_rows:
-                        raise ValueError(f"{count} images, where it speaks of {file.metadata.num_rows}")
-            except (
-                OSError,
-                ValueError,
-                TypeError,
-                LookupError,
-                MemoryError,
-                cv2.error,
-                pyarrow.ArrowException,
-            ) as error:
+                        raise ValueError(f"{count} images, expected {file.metadata.num_rows}")
+            except Exception as error:  # Of pyarrow, of OpenCV, or of Python where a row is not as expected.
                 reason = " ".join(str(error).split())[:120]
                 raise UserError(
                     f"{path} is no CIFAR-10 parquet file or is damaged ({reason}): get it again"
                 ) from error
         arrays += [np.concatenate(images), np.array(labels, dtype=np.int64)]
-    # Arrow keeps what it freed, and every worker of a loader would take it over.
+    # Arrow keeps freed memory, which every forked worker of a loader would inherit.
     pyarrow.default_memory_pool().release_unused()
     return _checked(tuple(arrays), folder, len(CLASSES), 5_000, 1_000)
 
@@ -123,7 +107,7 @@ def _read_parquet(folder: Path) -> Arrays:
 def _decode(png: bytes) -> np.ndarray:
     import cv2
 
-    # Unchanged: else a grey image, or one of 16 bits a channel, would come out as if it were one of these.
+    # Unchanged: otherwise a grey image, or one of 16 bits a channel, would be converted without notice.
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise ValueError("an image that cannot be decoded")
