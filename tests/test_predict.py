@@ -87,19 +87,6 @@ def test_classify_takes_images_a_batch_at_a_time_and_keeps_their_order():
     assert given[-1, 0] > given[0, 0]
 
 
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        ([], "no images to classify"),
-        ([np.zeros((64, 64, 3), np.uint8)], r"shape \(64, 64, 3\) and type uint8: give uint8 \(32, 32, 3\)"),
-        ([np.zeros((32, 32, 3), np.float32)], "type float32: give uint8"),
-    ],
-)
-def test_classify_refuses_what_is_no_image(images, message):
-    with pytest.raises(UserError, match=message):
-        predict.classify(Lightness(), images)
-
-
 def test_each_picture_is_a_line_with_the_three_likeliest(pictures, capsys):
     code, lines, errors = run(capsys, pictures / "c.png", pictures / "a.png", "--run", REFERENCE)
     assert (code, errors) == (0, [])
@@ -174,6 +161,13 @@ def test_paths_that_the_system_refuses_are_a_line_each(pictures, capsys, monkeyp
     code, lines, errors = run(capsys, long, pictures / "forbidden", pictures / "a.png", "--run", REFERENCE)
     assert (code, len(lines), len(errors)) == (2, 1, 2)
     assert errors[1].endswith("forbidden: cannot be read (Permission denied)")
+
+
+def test_classify_refuses_what_is_no_image():
+    with pytest.raises(UserError, match="no images to classify"):
+        predict.classify(Lightness(), [])
+    with pytest.raises(UserError, match=r"shape \(64, 64, 3\) and type float32: give uint8 \(32, 32, 3\)"):
+        predict.classify(Lightness(), [np.zeros((64, 64, 3), np.float32)])
 
 
 def test_a_cut_jpeg_is_predicted_with_a_note(pictures, capsys):

@@ -77,19 +77,13 @@ def link(name: str, target: str) -> tarfile.TarInfo:
     return info
 
 
-@pytest.mark.parametrize("way", ["dots", "absolute", "link"])
-def test_hostile_archive_writes_nothing_outside(mirrors, tmp_path, way):
+def test_hostile_archive_writes_nothing_outside(mirrors, tmp_path):
     """Even one with the expected checksum."""
     outside, cache = tmp_path / "outside", tmp_path / "cache"
-    members = {
-        "dots": [("../../outside", b"evil")],
-        "absolute": [(str(outside), b"evil")],
-        "link": [
-            (link("cifar-10-batches-py/data_batch_1", str(outside)), b""),
-            ("cifar-10-batches-py/data_batch_1", b"evil"),
-        ],
-    }[way]
-    mirrors.contents["archive"] = tar_gz(members)
+    name = "cifar-10-batches-py/data_batch_1"
+    mirrors.contents["archive"] = tar_gz(
+        [("../../outside", b"evil"), (link(name, str(outside)), b""), (name, b"evil")]
+    )
     file = RemoteFile(
         mirrors.url("good/archive"), CIFAR10.filename, f"md5:{md5(mirrors.contents['archive'])}"
     )
