@@ -3,7 +3,7 @@
 The one-cycle schedule of the learning rate is in engine/optimizer.py; its shape is `Settings.rise`.
 """
 
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any
 
@@ -69,37 +69,17 @@ def _check(setting: Field, value: Any) -> None:
         raise UserError(f"{option(setting.name)} must be {limit}, got {value}")
 
 
+MUON = Settings(batch_size=256, learning_rate=0.4, bias_rate=4, muon_rate=0.02, first_size=20)
 PRESETS = {
     "reference": Settings(),
-    "best": Settings(
-        model="best",
-        epochs=72,
-        batch_size=256,
-        learning_rate=0.4,
-        bias_rate=4,
-        muon_rate=0.02,
-        weight_decay=5e-4,
-        augmentation=0.5,
-        shift=0.125,
-        first_size=20,
-    ),
-    "dilated": Settings(
-        model="dilated",
-        epochs=40,
-        batch_size=256,
-        learning_rate=0.4,
-        bias_rate=4,
-        muon_rate=0.02,
-        weight_decay=5e-4,
-        augmentation=0.3,
-        first_size=20,
-    ),
-    "fast": Settings(
+    "best": replace(MUON, model="best", epochs=72, shift=0.125),
+    "dilated": replace(MUON, model="dilated", epochs=40, augmentation=0.3),
+    "fast": replace(
+        MUON,
         model="fast",
         epochs=12,
-        batch_size=256,
-        learning_rate=0.4,
         bias_rate=16,
+        muon_rate=0.0,
         weight_decay=2e-3,
         augmentation=0.1,
         first_size=16,

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import io
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -72,18 +72,18 @@ class Sandbox:
 
 @contextlib.contextmanager
 def opened(folder: Path):
-    """The sandbox as the working folder; training fails in it, and README.md is the one in it."""
+    """The sandbox as the working folder, with a run in it; from then on, whatever trains or writes fails."""
 
-    def trained(*_, **__):
-        raise AssertionError("a bad input was accepted: training began")
+    def accepted(*_, **__):
+        raise AssertionError("a bad input was accepted: training or writing began")
 
     (folder / "sandbox").mkdir()
     sandbox = Sandbox(folder / "sandbox")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(sandbox.folder)
-        patch.setattr(utils, "train", trained)
+        patch.setattr(utils, "train", accepted)
         patch.setattr(torch, "set_flush_denormal", lambda _: True)
         patch.setattr(sources, "digits", functools.cache(sources.digits))
-        patch.setattr(report, "README", sandbox.folder / "README.md")
+        patch.setattr(report, "files", SimpleNamespace(replace=accepted))
         patch.setattr(report, "IMAGES", sandbox.folder / "Images")
         yield sandbox

@@ -154,7 +154,7 @@ def test_benchmark_answers_a_bad_line_with_one_line(sandbox, arguments):
     sandbox.refuses(benchmark, ["--data-dir", "nowhere", *arguments])
 
 
-COMMANDS = ("audit", "qna", "readme", "figures")
+COMMANDS = ("audit", "qna", "handin", "readme", "figures")
 
 
 @examples(60)
@@ -165,8 +165,8 @@ COMMANDS = ("audit", "qna", "readme", "figures")
         st.tuples(st.sampled_from(COMMANDS), unknown(["--run", "--check", "--data-dir"])).map(
             lambda line: (line[0], *line[1])
         ),
-        st.tuples(st.sampled_from(["audit", "qna", "figures"]), st.just("--check")),
-        st.tuples(st.sampled_from(["audit", "qna", "readme"]), st.just("--data-dir"), WORDS),
+        st.tuples(st.sampled_from(["audit", "qna", "handin", "figures"]), st.just("--check")),
+        st.tuples(st.sampled_from(["qna", "readme"]), st.just("--data-dir"), WORDS),
         st.tuples(st.just("figures"), st.just("--data-dir"), FOLDERS.filter(bool)),
         st.sampled_from([[], ["--run", "run"], ["readme", "--run"], ["readme", "--check=yes"]]),
     ).filter(lambda line: not any(word.startswith("-h") or word == "--" for word in line))

@@ -1,7 +1,5 @@
 """What holds for any network, image and batch: receptive fields, augmentations and loaders at random."""
 
-import itertools
-
 import numpy as np
 import pytest
 from fuzzing import examples
@@ -10,10 +8,8 @@ from hypothesis import strategies as st
 from networks import Branches, Residual, assert_exact, last, pair, random_network, seen_by_gradient
 from torch import nn
 
-from dataset import loaders, train_transform
+from dataset import train_transform
 from s9.data.augment import augment, reseed
-from s9.data.cifar10 import CLASSES
-from s9.data.sources import Data
 from s9.errors import UserError
 
 SIDES = st.integers(1, 5) | st.tuples(st.integers(1, 5), st.integers(1, 5))
@@ -107,17 +103,3 @@ def test_a_batch_is_augmented_within_its_own_images_and_again_by_seed(batch, mea
     for image, changed in zip(batch, results[0], strict=True):
         assert (changed.min((0, 1)) >= np.minimum(image.min((0, 1)), hole)).all()
         assert (changed.max((0, 1)) <= np.maximum(image.max((0, 1)), hole)).all()
-
-
-@examples(60)
-@given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 2**63 - 1), st.integers(1, 1_000))
-def test_an_epoch_is_every_image_once(count, batch_size, seed, epoch):
-    pixels = np.zeros((count, 32, 32, 3), np.uint8)
-    data = Data("digits", CLASSES, pixels, np.arange(count), pixels, np.arange(count))
-    train, test = loaders(data, batch_size, seed, workers=0)
-    train.set_epoch(epoch)
-    batches = [labels.tolist() for _, labels in train]
-    assert sorted(itertools.chain(*batches)) == list(range(count))
-    assert len(batches) == len(train) and {len(batch) for batch in batches[:-1]} <= {batch_size}
-    assert [label for _, labels in test for label in labels.tolist()] == list(range(count))
-    assert batches == [labels.tolist() for _, labels in train]

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: the captured step against the plain one, and all that goes on around it."""
+"""Tests that need a CUDA device: the captured step against the plain one, and what surrounds it."""
 
 import copy
 import os
