@@ -66,12 +66,6 @@ def fork_server() -> ForkServerContext:
     return context
 
 
-def goes_on(folder):
-    """What a process that is killed again and again does."""
-    torch.set_num_threads(1)
-    fit_small(folder, resume=Path(folder).is_dir() and any(Path(folder).glob("checkpoint*.pt")))
-
-
 def evidence(folder):
     """All that a run leaves behind, but for the seconds that it took."""
     folder = Path(folder)

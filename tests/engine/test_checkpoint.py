@@ -2,15 +2,13 @@ import json
 import os
 import random
 import signal
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import long_tests
-from small import SETTINGS, evidence, fit_small, fork_server, goes_on
+from small import SETTINGS, evidence, fit_small
 
 from s9 import records
 from s9.engine import checkpoint
@@ -140,40 +138,6 @@ def test_every_global_generator_is_put_back():
     assert draw() != first
     checkpoint.set_random_state(before)
     assert draw() == first
-
-
-def run_and_kill(folder, seconds):
-    """Goes on with the run in a process of its own and kills it after some seconds; True if it was done."""
-    process = CONTEXT.Process(target=goes_on, args=(str(folder),))
-    process.start()
-    process.join(seconds)
-    done = process.exitcode is not None
-    process.kill()
-    process.join()
-    assert not done or process.exitcode == 0
-    return done
-
-
-CONTEXT = fork_server()
-
-
-def test_resume_after_random_kills_ends_as_if_there_had_been_none(tmp_path):
-    # In such a process too: another number of threads adds up in another order.
-    assert run_and_kill(tmp_path / "whole", 60)
-    whole = evidence(tmp_path / "whole")
-    started = time.perf_counter()
-    assert run_and_kill(tmp_path / "timed", 60)
-    duration = time.perf_counter() - started
-    dice, kills, runs = random.Random(0), 0, 0
-    wanted = 200 if long_tests() else 15
-    while kills < wanted:
-        folder = tmp_path / f"run-{runs}"
-        while not run_and_kill(folder, dice.uniform(0, 1.2 * duration)):
-            kills += 1
-        runs += 1
-        assert evidence(folder) == whole
-        assert not list(folder.glob(".*"))
-    assert runs > 1
 
 
 def test_a_resumed_run_tells_where_else_it_ran(tmp_path, monkeypatch):
