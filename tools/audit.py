@@ -7,7 +7,7 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ import model
 import utils
 from s9 import records
 from s9.analysis.graph import function_name, trace
-from s9.analysis.receptive_field import POINTWISE_FAMILIES, POINTWISE_FUNCTIONS, Row, receptive_field
+from s9.analysis.receptive_field import POINTWISE_FAMILIES, POINTWISE_FUNCTIONS, receptive_field
 from s9.data import download
 from s9.data.augment import A  # Albumentations, told not to look for updates
 from s9.data.sources import Data, load_recorded
@@ -46,42 +46,36 @@ class Check(NamedTuple):
 
 
 def audit(
-    network: nn.Module,
-    transform: A.Compose,
-    run: Run,
-    data: Data | None = None,
-    notebook: Path | None = None,
+    network: nn.Module, transform: A.Compose, run: Run, data: Data | None = None, notebook: Path | None = None
 ) -> list[Check]:
     """One Check for each requirement, in the assignment's order.
 
-    network: takes (batch, 3, 32, 32); `run` must hold its weights.
-    transform: takes a uint8 image (32, 32, 3).
-    data: the weights are tested on its test set, or on its validation set if the run was. None: the accuracy
-    is the recorded one, and the Check says so.
+    network: takes (batch, 3, 32, 32); `run` must hold its weights. transform: takes (32, 32, 3) uint8.
+    data: the run's weights are tested on it. None: the accuracy is the recorded one, and the Check says so.
     notebook: must define no function or class; None: S9.ipynb.
 
     Never raises for a network, transform or file that breaks a rule: what cannot be measured is not met.
     """
     notebook = notebook or Path(__file__).parent.parent / "S9.ipynb"
-    measures: tuple[tuple[str, Callable[[], tuple[str, bool]]], ...] = (
-        ("C1 C2 C3 C4 O, three convolutions a block", lambda: _structure(network)),
-        ("third convolution shrinks the map", lambda: _shrinking(network)),
-        ("no max-pooling", lambda: _max_pooling(network)),
-        (f"receptive field > {RECEPTIVE_FIELD_LIMIT}", lambda: _receptive_field(network)),
-        ("depthwise separable convolution", lambda: _separable(network)),
-        ("dilated convolution", lambda: _dilated(network)),
-        ("global average pooling", lambda: _global_average(network)),
-        ("HorizontalFlip", lambda: _flip(transform)),
-        ("ShiftScaleRotate", lambda: _shift_scale_rotate(transform)),
-        (f"CoarseDropout, one {HOLE}x{HOLE} hole of the mean", lambda: _coarse_dropout(transform)),
-        (f"test accuracy >= {ACCURACY_LIMIT:g}%, last epoch", lambda: _accuracy(network, run, data)),
-        ("a test after every epoch", lambda: _tested(run)),
-        ("log, history and settings agree", lambda: _records(run)),
-        (f"fewer than {PARAMETER_LIMIT:,} parameters", lambda: _parameters(network)),
-        ("the run's weights are this network's", lambda: _weights(network, run)),
-        ("modular code", lambda: _modular(network, notebook)),
+    measures: tuple[tuple[str, Callable[..., tuple[str, bool]], tuple], ...] = (
+        ("C1 C2 C3 C4 O, three convolutions a block", _structure, (network,)),
+        ("third convolution shrinks the map", _shrinking, (network,)),
+        ("no max-pooling", _max_pooling, (network,)),
+        (f"receptive field > {RECEPTIVE_FIELD_LIMIT}", _receptive_field, (network,)),
+        ("depthwise separable convolution", _separable, (network,)),
+        ("dilated convolution", _dilated, (network,)),
+        ("global average pooling", _global_average, (network,)),
+        ("HorizontalFlip", _flip, (transform,)),
+        ("ShiftScaleRotate", _shift_scale_rotate, (transform,)),
+        (f"CoarseDropout, one {HOLE}x{HOLE} hole of the mean", _coarse_dropout, (transform,)),
+        (f"test accuracy >= {ACCURACY_LIMIT:g}%, last epoch", _accuracy, (network, run, data)),
+        ("a test after every epoch", _tested, (run,)),
+        ("log, history and settings agree", _records, (run,)),
+        (f"fewer than {PARAMETER_LIMIT:,} parameters", _parameters, (network,)),
+        ("the run's weights are this network's", _weights, (network, run)),
+        ("modular code", _modular, (network, notebook)),
     )
-    return [Check(requirement, *_measured(measure)) for requirement, measure in measures]
+    return [Check(requirement, *_measured(measure, given)) for requirement, measure, given in measures]
 
 
 def format_checks(checks: list[Check]) -> str:
@@ -95,51 +89,39 @@ def format_checks(checks: list[Check]) -> str:
     return "\n".join([*lines, f"{met} of {len(checks)} requirements met"])
 
 
-def _measured(measure: Callable[[], tuple[str, bool]]) -> tuple[str, bool]:
+def _measured(measure: Callable[..., tuple[str, bool]], given: tuple) -> tuple[str, bool]:
     try:
-        return measure()
+        return measure(*given)
     except Exception as error:  # Networks, transforms and notebooks of others may raise anything.
         return f"cannot be measured: {' '.join(str(error).split())[:100] or type(error).__name__}", False
 
 
-def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
-    return [part for part in module.modules() if isinstance(part, nn.Conv2d)]
-
-
 def _structure(network: nn.Module) -> tuple[str, bool]:
     names = [name for name, _ in network.named_children()]
-    counts = [sum(bool(_convolutions(unit)) for unit in getattr(network, name).children()) for name in BLOCKS]
+    counts = [
+        sum(any(isinstance(part, nn.Conv2d) for part in unit.modules()) for unit in block.children())
+        for block in (getattr(network, name) for name in BLOCKS)
+    ]
     met = names == [*BLOCKS, "O"] and counts == [3] * len(BLOCKS)
     return f"{' '.join(names)}, {' '.join(map(str, counts))} convolutional units", met
 
 
-def _rows_of_units(network: nn.Module) -> dict[str, list[list[Row]]]:
-    rows = [row for row in receptive_field(network) if row.layer.startswith(BLOCKS)]
-    return {
-        block: [
-            [row for row in rows if f"{row.layer}.".startswith(f"{block}.{name}.")]
-            for name, _ in getattr(network, block).named_children()
-        ]
-        for block in BLOCKS
-    }
-
-
 def _shrinking(network: nn.Module) -> tuple[str, bool]:
-    found, met = [], True
-    for block, units in _rows_of_units(network).items():
-        shrinks = [[row for row in unit if row.n_out != row.n_in] for unit in units]
-        before, after = units[0][0].n_in, units[-1][-1].n_out
+    rows, found, met = receptive_field(network), [], True
+    for block in BLOCKS:
+        names = [f"{block}.{name}." for name, _ in getattr(network, block).named_children()]
+        units = [[row for row in rows if f"{row.layer}.".startswith(name)] for name in names]
+        *early, last = ([row for row in unit if row.n_out != row.n_in] for unit in units)
+        met &= not any(early) and (bool(last) or block == BLOCKS[-1])
         how = []
-        for row in shrinks[-1]:
+        for row in last:
             layer = network.get_submodule(row.layer)
-            if not isinstance(layer, nn.Conv2d):
+            strided, dilation = row.s == 2, getattr(layer, "dilation", (1,))
+            if isinstance(layer, nn.Conv2d) and (strided or dilation[0] > 1):
+                how += ["stride 2"] * strided + [f"dilation {dilation[0]}"] * (dilation[0] > 1)
+            else:
                 met, how = False, [*how, type(layer).__name__]
-                continue
-            strided, dilated = row.s == 2, layer.dilation[0] > 1
-            met &= strided or dilated
-            how += ["stride 2"] * strided + [f"dilation {layer.dilation[0]}"] * dilated
-        met &= not any(shrinks[:-1]) and (bool(shrinks[-1]) or block == BLOCKS[-1])
-        found.append(f"{block} {before}>{after} {' '.join(how) or '(GAP follows)'}")
+        found.append(f"{block} {units[0][0].n_in}>{units[-1][-1].n_out} {' '.join(how) or '(GAP follows)'}")
     return ", ".join(found), met
 
 
@@ -171,33 +153,31 @@ def _used_convolutions(graph: fx.GraphModule) -> dict[fx.Node, nn.Conv2d]:
 
 
 def _separable(network: nn.Module) -> tuple[str, bool]:
-    """A depthwise convolution, and a 1x1 convolution across channels as the next to take its output.
+    """A depthwise convolution, and as the next one to take its output a 1x1 convolution across channels.
 
-    Only layers that work on each position alone may stand between: a classifier behind the pooling is none.
+    Only pointwise layers may be between them, so a classifier behind the pooling does not count.
     """
     graph = trace(network)
     convolutions = _used_convolutions(graph)
 
-    def passes(node: fx.Node) -> bool:
+    def pointwise(node: fx.Node) -> bool:
         if node.op == "call_module":
             return type(graph.get_submodule(node.target)).__module__ in POINTWISE_FAMILIES
         return function_name(node) in POINTWISE_FUNCTIONS
 
-    def next_convolutions(node: fx.Node) -> list[nn.Conv2d]:
-        found = []
+    def followers(node: fx.Node) -> Iterator[nn.Conv2d]:
         for user in node.users:
-            found += [convolutions[user]] if user in convolutions else []
-            found += next_convolutions(user) if passes(user) else []
-        return found
+            if user in convolutions:
+                yield convolutions[user]
+            elif pointwise(user):
+                yield from followers(user)
 
-    names = []
-    for node, layer in convolutions.items():
-        if not 1 < layer.groups == layer.in_channels or max(layer.kernel_size) == 1:
-            continue
-        if any(
-            follower.kernel_size == (1, 1) and follower.groups == 1 for follower in next_convolutions(node)
-        ):
-            names.append(node.target)
+    names = [
+        node.target
+        for node, layer in convolutions.items()
+        if 1 < layer.groups == layer.in_channels and max(layer.kernel_size) > 1
+        if any(follower.kernel_size == (1, 1) and follower.groups == 1 for follower in followers(node))
+    ]
     return ", ".join(names) or "none", bool(names)
 
 
@@ -257,12 +237,10 @@ def _flip(transform: A.Compose) -> tuple[str, bool]:
 def _shift_scale_rotate(transform: A.Compose) -> tuple[str, bool]:
     step = _step(transform, A.ShiftScaleRotate)
     arguments = step.get_transform_init_args()
-    limits = {
-        name: arguments[name] for name in ("shift_limit_x", "shift_limit_y", "scale_limit", "rotate_limit")
-    }
-    moves = [abs(low - high) > 0 for low, high in limits.values()]
-    shown = " ".join(f"{name}=({low:.4g}, {high:.4g})" for name, (low, high) in limits.items())
-    return f"p={step.p:g} {shown}", all(moves) and step.p > 0
+    names = ("shift_limit_x", "shift_limit_y", "scale_limit", "rotate_limit")
+    shown = " ".join("{0}=({1[0]:.4g}, {1[1]:.4g})".format(name, arguments[name]) for name in names)
+    moves = all(arguments[name][0] != arguments[name][1] for name in names)
+    return f"p={step.p:g} {shown}", moves and step.p > 0
 
 
 def _coarse_dropout(transform: A.Compose) -> tuple[str, bool]:
@@ -286,11 +264,14 @@ def _coarse_dropout(transform: A.Compose) -> tuple[str, bool]:
 
 def _accuracy(network: nn.Module, run: Run, data: Data | None) -> tuple[str, bool]:
     last, settings = run.history[-1], run.settings
-    name = "validation" if settings.validation else "test"
     counts = settings.dataset == "cifar10" and not settings.validation
-    what = f"{last.test_accuracy:.2f}% on {settings.dataset}'s {name} set, epoch {last.epoch}"
+    where = f"on {settings.dataset}'s {'validation' if settings.validation else 'test'} set"
+    recorded = f"{last.test_accuracy:.2f}%, loss {last.test_loss:.4f}"
     if data is None:
-        return f"{what}: as recorded, not measured", counts and last.test_accuracy >= ACCURACY_LIMIT
+        return (
+            f"{recorded} {where}: as recorded, not measured",
+            counts and last.test_accuracy >= ACCURACY_LIMIT,
+        )
     data = data.validation() if settings.validation else data
     trained = copy.deepcopy(network)
     records.load_weights(run.folder, trained)
@@ -299,18 +280,17 @@ def _accuracy(network: nn.Module, run: Run, data: Data | None) -> tuple[str, boo
     correct = probabilities.argmax(1) == labels
     accuracy = 100 * float(correct.mean())
     loss = float(-np.log(probabilities[np.arange(len(labels)), labels].astype(np.float64)).mean())
-    # Another machine rounds otherwise: an image or two. Other copies of CIFAR-10 differ in some images.
-    same_data = data.fingerprint() == run.facts["data"]["fingerprint"]
-    tolerances = (0.02, 0.0005) if same_data else (0.5, 0.02)
+    # Rounding on another machine may change an image or two. Other copies of CIFAR-10 differ in some images.
+    fingerprint, expected = data.fingerprint(), run.facts["data"]["fingerprint"]
+    tolerances = (0.02, 0.0005) if fingerprint == expected else (0.5, 0.02)
     differences = abs(accuracy - last.test_accuracy), abs(loss - last.test_loss)
     agree = all(difference <= most for difference, most in zip(differences, tolerances, strict=True))
-    what = f"{accuracy:.2f}% on {settings.dataset}'s {name} set, loss {loss:.4f}"
-    what += ", as recorded" if agree else f"; recorded {last.test_accuracy:.2f}%, loss {last.test_loss:.4f}"
-    if not same_data:
-        what += f"; data {data.fingerprint()}, the run's was {run.facts['data']['fingerprint']}"
-    if (copies := evidence.jpeg_copies(data.test_images)).any() and counts:
-        what += f"; {100 * correct[~copies].mean():.2f}% without {copies.sum()} images that are JPEG copies"
-    return what, agree and counts and accuracy >= ACCURACY_LIMIT
+    text = f"{accuracy:.2f}%, loss {loss:.4f} {where}, {'as recorded' if agree else f'recorded {recorded}'}"
+    if fingerprint != expected:
+        text += f"; data {fingerprint}, recorded {expected}"
+    if settings.dataset == "cifar10" and (copies := evidence.jpeg_copies(data.test_images)).any():
+        text += f"; {100 * correct[~copies].mean():.2f}% without {copies.sum()} images that are JPEG copies"
+    return text, agree and counts and accuracy >= ACCURACY_LIMIT
 
 
 def _tested(run: Run) -> tuple[str, bool]:
@@ -336,23 +316,15 @@ def _weights(network: nn.Module, run: Run) -> tuple[str, bool]:
 
 
 def _modular(network: nn.Module, notebook: Path) -> tuple[str, bool]:
-    """Each part comes from a module of its own, and the notebook defines nothing."""
-    homes = {
-        "model": type(network).__module__,
-        "dataset": dataset.train_transform.__module__,
-        "utils": utils.train.__module__,
-    }
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{notebook.name}: {error}") from error
+    """Network, dataset and loops come from their modules, and the notebook defines nothing."""
+    homes = [part.__module__ for part in (type(network), dataset.train_transform, utils.train)]
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    without_magics = [re.sub(r"(?m)^([ \t]*)[%!].*", r"\1pass", source) for source in sources]
-    trees = [ast.parse(source) for source in without_magics]
+    trees = [ast.parse(re.sub(r"(?m)^([ \t]*)[%!].*", r"\1pass", source)) for source in sources]
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
     defined = sum(isinstance(node, kinds) for tree in trees for node in ast.walk(tree))
-    met = defined == 0 and all(home == expected for expected, home in homes.items())
-    return f"{', '.join(homes.values())}; {notebook.name} defines {defined} functions or classes", met
+    met = defined == 0 and homes == ["model", "dataset", "utils"]
+    return f"{', '.join(homes)}; {notebook.name} defines {defined} functions or classes", met
 
 
 def print_audit(run: Run, data: Data | None = None, data_dir: str | None = None) -> int:
