@@ -1,12 +1,17 @@
-"""What a page of this repository shows: its commands and programs, taken out of the Markdown."""
+"""The pages, and the commands and programs on them."""
 
 import re
 import shlex
-import shutil
 
-PROGRAMS = ("accelerate", "gcc", "git", "jupyter", "make", "papermill", "pip", "pytest", "python", "ruff")
-PROGRAMS += ("apt-get", "sha256sum", "source", "torchrun")
+from conftest import REPO
+
+PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
+PROGRAMS = "accelerate cat cd gcc git jupyter make pip pytest python ruff source tensorboard torchrun".split()
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -15,7 +20,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def spans(text: str) -> list[str]:
-    """What stands between single backticks, fenced blocks aside; over the end of a line too."""
+    """The texts between single backticks outside fenced blocks, also across a line break."""
     found = []
     for paragraph in FENCED.sub("\n", text).split("\n\n"):
         assert paragraph.count("`") % 2 == 0, f"a backtick is missing: {paragraph}"
@@ -24,23 +29,28 @@ def spans(text: str) -> list[str]:
 
 
 def is_command(line: str) -> bool:
-    """Whether it begins with a program, behind variables that are set for it, and says more than that."""
+    """Whether it begins with a program, after variables, and has an argument."""
     words = re.sub(r"^([A-Z0-9_]+=\S* )+", "", line).split()
-    # Small letters: some systems would take "Test set" for their program test.
-    return len(words) > 1 and (words[0] in PROGRAMS or (words[0].islower() and bool(shutil.which(words[0]))))
+    return len(words) > 1 and words[0] in PROGRAMS
 
 
 def commands(text: str) -> list[str]:
-    """The lines of bash blocks, whatever they are, and all commands elsewhere; each once."""
+    """All lines of bash blocks, and the commands elsewhere; each once."""
     lines = [line for block in blocks(text, "bash") for line in block.splitlines() if line.strip()]
     other = [line for block in blocks(text, "") for line in block.splitlines()]
     return list(dict.fromkeys([*lines, *filter(is_command, other + spans(text))]))
 
 
 def words_of(command: str) -> tuple[dict[str, str], list[str]]:
-    """The variables that a command sets for itself, and its words."""
+    """The variables that a command sets, and its words."""
     words = shlex.split(command)
     variables = {}
     while re.fullmatch(r"[A-Z0-9_]+=.*", words[0]):
         name, variables[name] = words.pop(0).split("=", 1)
     return variables, words
+
+
+def required(*names: str) -> set[str]:
+    """The packages in requirements files."""
+    lines = [line for name in names for line in read(REPO / name).splitlines()]
+    return {re.match(r"[\w-]+", line)[0] for line in lines if re.match(r"\w", line)}

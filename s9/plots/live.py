@@ -2,10 +2,11 @@
 
 from IPython.display import Image, display
 
-from s9.engine.progress import NOTHING
 from s9.plots import curves
 from s9.records import Run
 
+EMPTY = {"text/plain": ""}
+"""Displays nothing."""
 WIDTH = 750
 """Of the picture on the screen, in pixels; less than its own, to leave room for the log."""
 
@@ -18,7 +19,7 @@ class Curves:
     """
 
     def __init__(self) -> None:
-        self.display = display(NOTHING, raw=True, display_id=True)
+        self.display = display(EMPTY, raw=True, display_id=True)
 
     def __call__(self, run: Run) -> None:
         """Draws the history of a run, at least one epoch."""
@@ -26,4 +27,4 @@ class Curves:
             figure = curves.plot_metrics(run.history, run.settings.dataset, run.settings.model)
             self.display.update(Image(figure.png, width=WIDTH))
         else:
-            self.display.update(NOTHING, raw=True)
+            self.display.update(EMPTY, raw=True)

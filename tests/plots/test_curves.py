@@ -16,16 +16,10 @@ def test_metrics_draw_exactly_the_history(count):
     figure = curves.plot_metrics(history, "cifar10", "S9")
     lines = [line for axes in figure.axes for line in axes.lines]
     columns = ["train_loss", "test_loss", "train_accuracy", "test_accuracy", "learning_rate"]
-    assert len(lines) == len(columns)
     for line, column in zip(lines, columns, strict=True):
         assert list(line.get_xdata()) == list(range(1, count + 1))
         assert list(line.get_ydata()) == [getattr(row, column) for row in history]
     assert [line.get_label() for line in lines[:4]] == ["train", "test", "train", "test"]
-
-
-@pytest.mark.parametrize("count", [1, 2, 30, 300])
-def test_metrics_epoch_ticks_are_whole_and_texts_are_inside(count):
-    figure = curves.plot_metrics(make_history(count), "cifar10", "S9")
     assert fits(figure)
     for axes in figure.axes:
         left, right = axes.get_xlim()
@@ -57,47 +51,56 @@ def test_metrics_refuse_an_empty_or_disordered_history(history):
 # Accuracy
 
 
-OURS = [curves.Point("reference", 174_352, 89.28), curves.Point("best", 197_808, 93.1, 0.12)]
+OURS = [
+    curves.Point("reference", 174_352, 89.28, None, 30),
+    curves.Point("best", 197_808, 93.1, 0.12, 72),
+    curves.Point("fast", 494_368, 85.96, rules=False),
+]
 PUBLIC = [
-    curves.Point("one", 176_122, 93.57),
-    curves.Point("a name that is long", 163_744, 87.04),
+    curves.Point("one", 176_122, 93.57, rules=False),
+    curves.Point("a name that is long", 163_744, 87.04, None, 100),
     curves.Point("three", 126_000, 87.02),
 ]
 
 
-def test_accuracy_draws_every_mark_at_its_place_and_a_spread_where_there_is_one():
+def test_accuracy_draws_every_mark_hollow_outside_the_rules_and_the_spread():
     figure = curves.plot_accuracy(OURS, PUBLIC, 200_000, 85.0)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
-    points = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.lines}
-    assert points["here"] == [(174_352, 89.28), (197_808, 93.1)]
-    assert points["public"] == [(176_122, 93.57), (163_744, 87.04), (126_000, 87.02)]
+    lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    points = {name: list(zip(*line.get_data(), strict=True)) for name, line in lines.items()}
+    assert points == {
+        "here": [(174_352, 89.28), (197_808, 93.1)],
+        "here, outside the assignment's rules": [(494_368, 85.96)],
+        "public": [(163_744, 87.04), (126_000, 87.02)],
+        "public, outside the assignment's rules": [(176_122, 93.57)],
+    }
+    assert all((line.get_markerfacecolor() == "white") == ("outside" in name) for name, line in lines.items())
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == set(points)
     (bar,) = axes.containers
     low, high = bar[2][0].get_segments()[0][:, 1]
     assert (low, high) == (pytest.approx(92.98), pytest.approx(93.22))
-    assert fits(figure)
 
 
-def test_accuracy_names_every_mark_and_no_name_covers_another():
+def test_accuracy_labels_do_not_overlap_and_limits_are_drawn():
     figure = curves.plot_accuracy(OURS, PUBLIC, 200_000, 85.0)
-    figure.draw_without_rendering()
-    names = figure.axes[0].texts[:5]
-    assert {text.get_text() for text in names} == {
-        "reference 89.28%", "best 93.10 ± 0.12%", "one 93.57%", "a name that is long 87.04%", "three 87.02%",
+    assert fits(figure)
+    texts = [text for text in figure.axes[0].texts if text.get_text()]
+    assert {text.get_text().strip() for text in texts} == {
+        "reference 89.28%, 30 epochs", "best 93.10 ± 0.12%, 72 epochs", "fast 85.96%", "one 93.57%",
+        "a name that is long 87.04%, 100 epochs", "three 87.02%", "limit: fewer than 200,000", "target: 85%",
     }  # fmt: skip
-    boxes = [text.get_window_extent() for text in names]
+    (legend,) = figure.legends
+    boxes = [artist.get_window_extent() for artist in (*texts, legend)]
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-
-
-def test_accuracy_draws_the_limits():
-    (axes,) = curves.plot_accuracy(OURS, [], 200_000, 85.0).axes
-    limits = [line for line in axes.lines if line.get_color() == style.GREEN]
-    assert [list(line.get_xdata()) for line in limits] == [[200_000, 200_000], [0, 1]]
-    assert [list(line.get_ydata()) for line in limits] == [[0, 1], [85.0, 85.0]]
-    texts = [text.get_text().strip() for text in axes.texts[-2:]]
-    assert texts == ["limit: fewer than 200,000", "target: 85%"]
+    limits = [line.get_data() for line in figure.axes[0].lines if line.get_color() == style.GREEN]
+    assert [[list(values) for values in line] for line in limits] == [
+        [[200_000, 200_000], [0, 1]],
+        [[0, 1], [85.0, 85.0]],
+    ]
 
 
 def test_accuracy_needs_a_network_of_ours():
-    with pytest.raises(UserError, match="there is no network to draw"):
+    with pytest.raises(UserError, match="ours: must have at least 1 network, got 0"):
         curves.plot_accuracy([], PUBLIC, 200_000, 85.0)

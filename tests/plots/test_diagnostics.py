@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from figures import CLASSES, drawn, fits, make_images, visible
 
-from model import NETWORKS, S9Net
+from model import S9Net
 from s9.analysis import interpret
 from s9.analysis.receptive_field import Row, receptive_field
 from s9.errors import UserError
@@ -40,7 +40,9 @@ def test_augmentations_in_place_do_not_change_the_images():
     "wrong", [lambda image: image / 255, lambda image: image[:16], lambda image: {"image": image}]
 )
 def test_augmentations_name_the_transform_that_returns_something_else(wrong):
-    with pytest.raises(UserError, match=r"what 'Odd' returns: must be an array of uint8 \(32, 32, 3\), got "):
+    with pytest.raises(
+        UserError, match=r"the result of 'Odd': must be an array of uint8 \(32, 32, 3\), got "
+    ):
         diagnostics.plot_augmentations(make_images(2), {"Odd": wrong}, "cifar10")
 
 
@@ -49,9 +51,7 @@ def test_augmentations_name_the_transform_that_returns_something_else(wrong):
     [
         make_images(2) / 255,
         make_images(2)[0],
-        make_images(2).transpose(0, 3, 1, 2),
         make_images(0),
-        [[1]],
         None,
     ],
 )
@@ -61,7 +61,7 @@ def test_augmentations_refuse_other_images(images):
 
 
 def test_augmentations_refuse_no_transform():
-    with pytest.raises(UserError, match="transforms"):
+    with pytest.raises(UserError, match="transforms: must have at least 1 entry, got 0"):
         diagnostics.plot_augmentations(make_images(2), {}, "cifar10")
 
 
@@ -85,18 +85,8 @@ def test_the_receptive_field_grows_around_the_middle_of_the_image():
         "C4: 51 x 51": [35, 43, 51],
     }
     assert {centre for axes in figure.axes for _, centre in squares(axes)} == {(16.5, 16.5)}
-    assert "The image has 32 x 32; what is seen beyond it is padding" in figure.get_suptitle()
+    assert "The image has 32 x 32 pixels; pixels beyond it are padding" in figure.get_suptitle()
     assert fits(figure)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_receptive_field_ends_as_the_audit_measures_it(name):
-    rows = receptive_field(NETWORKS[name]())
-    *_, last = diagnostics.plot_receptive_field(make_images(1)[0], rows, "digits").axes
-    assert squares(last)[-1][0] == (rows[-1].r_out,) * 2
-    left, right = last.get_xlim()
-    bottom, top = last.get_ylim()
-    assert right - left == bottom - top > rows[-1].r_out
 
 
 def test_a_receptive_field_that_is_not_square_stays_inside_the_image():
@@ -105,7 +95,7 @@ def test_a_receptive_field_that_is_not_square_stays_inside_the_image():
     (panel,) = figure.axes
     assert panel.get_title(loc="left") == "C1: 3 x 7"
     assert [side for side, _ in squares(panel)] == [(3, 5), (3, 7)]
-    assert "pale: not seen" in figure.get_suptitle()
+    assert "pale pixels are outside the receptive field" in figure.get_suptitle()
 
 
 def test_the_receptive_field_leaves_pale_what_is_not_seen():
@@ -120,9 +110,9 @@ def test_the_receptive_field_leaves_pale_what_is_not_seen():
         assert (picture[picture.shape[0] - int(y) - 1, int(x), 0] < 0.3) == seen, place
 
 
-@pytest.mark.parametrize("rows", [[], None, [("C1.0", 3)], "C1"])
+@pytest.mark.parametrize("rows", [[], [("C1.0", 3)]])
 def test_the_receptive_field_refuses_other_rows(rows):
-    with pytest.raises(UserError, match="rows: must be those that receptive_field"):
+    with pytest.raises(UserError, match="rows: must be the rows of receptive_field"):
         diagnostics.plot_receptive_field(make_images(1)[0], rows, "cifar10")
 
 
@@ -141,25 +131,15 @@ def test_confusion_counts_by_true_class_in_rows_and_gives_each_classs_accuracy()
     assert [text.get_text() for text in bars.texts] == ["50.0%", "100.0%", "50.0%"]
     assert [bar.get_width() for bar in bars.patches] == [50, 100, 50]
     assert figure.get_suptitle() == (
-        "CIFAR-10: 62.50% of 8 test images are right\n"
-        "The most frequent mistake: airplane taken for bird, 2 of 4"
+        "CIFAR-10: 62.50% of 8 test images are classified correctly\n"
+        "Most frequent mistake: airplane predicted as bird, 2 of 4"
     )
-
-
-def test_confusion_bars_stand_beside_their_rows():
-    labels = np.arange(300) % 3
-    figure = diagnostics.plot_confusion(labels, np.eye(3)[labels], CLASSES, "cifar10")
-    matrix, bars = figure.axes
-    figure.draw_without_rendering()
-    for row, bar in enumerate(bars.patches):
-        _, height = bars.transData.transform((0, bar.get_y() + bar.get_height() / 2))
-        assert height == pytest.approx(matrix.transData.transform((0, row))[1])
 
 
 def test_confusion_without_a_mistake_or_an_image_of_a_class():
     labels = np.array([0, 0, 1])
     figure = diagnostics.plot_confusion(labels, np.eye(3)[labels], CLASSES, "cifar10")
-    assert figure.get_suptitle() == "CIFAR-10: 100.00% of 3 test images are right"
+    assert figure.get_suptitle() == "CIFAR-10: 100.00% of 3 test images are classified correctly"
     assert [text.get_text() for text in figure.axes[1].texts] == ["100.0%", "100.0%", "no images"]
     assert fits(figure)
 
@@ -192,17 +172,8 @@ def test_grad_cam_draws_right_ones_once_and_wrong_ones_for_both_classes():
     assert fits(figure)
 
 
-@pytest.mark.parametrize(("right", "wrong", "rows"), [(6, 0, 2), (0, 6, 3)])
-def test_grad_cam_of_right_or_of_wrong_ones_alone(right, wrong, rows):
-    figure = diagnostics.plot_grad_cam(
-        [make_example(0, 0)] * right, [make_example(0, 1)] * wrong, CLASSES, "digits"
-    )
-    assert len(figure.axes) == 6 * rows
-    assert fits(figure)
-
-
 @pytest.mark.parametrize(
-    ("right", "message"), [([], "no prediction to draw"), ([make_example(3, 3)], "0 to 2")]
+    ("right", "message"), [([], "must have at least 1 prediction, got 0"), ([make_example(3, 3)], "0 to 2")]
 )
 def test_grad_cam_refuses_nothing_and_nameless_classes(right, message):
     with pytest.raises(UserError, match=message):
@@ -262,8 +233,8 @@ def test_every_kernel_stands_above_its_own_answer(count):
             r"kernels: must be an array of floating \(n, 3, height, width\)",
         ),
         ({"answers": np.zeros((3, 4, 4))}, r"answers: must be an array of floating \(2, height, width\)"),
-        ({"kernels": np.full((2, 3, 3, 3), np.nan)}, "not finite"),
-        ({"answers": np.full((2, 4, 4), np.inf)}, "not finite"),
+        ({"kernels": np.full((2, 3, 3, 3), np.nan)}, "must be finite"),
+        ({"answers": np.full((2, 4, 4), np.inf)}, "must be finite"),
     ],
 )
 def test_kernels_refuse_other_channels_and_a_diverged_network(change, message):
@@ -290,5 +261,5 @@ def test_calibration_draws_accuracy_confidence_and_counts_bin_by_bin():
     assert drawn_lines == {67: pytest.approx(70), 93: pytest.approx(98.5)}
     # (4 x |0.75 - 0.985| + 2 x |0 - 0.7|) / 6
     assert "Expected calibration error 39.00%" in figure.get_suptitle()
-    assert "the model is 89.0% sure on average, and right in 50.0%" in figure.get_suptitle()
+    assert "mean confidence 89.0%, accuracy 50.0%" in figure.get_suptitle()
     assert fits(figure)

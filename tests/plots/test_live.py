@@ -2,13 +2,12 @@ import pytest
 from IPython.display import Image
 from small import SETTINGS, fit_small
 
-from s9.engine.progress import NOTHING
 from s9.plots import curves, live
 
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What is shown in the curves' place, one after another."""
+    """What the curves display, in order."""
     states = []
 
     class Place:
@@ -25,10 +24,10 @@ def shown(monkeypatch):
 
 def test_curves_grow_with_each_epoch_and_are_gone_after_the_last(shown, tmp_path):
     live_curves = live.Curves()
-    assert shown == [NOTHING]
+    assert shown == [live.EMPTY]
     _, history = fit_small(tmp_path, after_epoch=live_curves)
     drawn, last = shown[1:-1], shown[-1]
-    assert last == NOTHING
+    assert last == live.EMPTY
     expected = [curves.plot_metrics(history[:end], "digits", SETTINGS.model).png for end in (1, 2)]
     assert [image.data for image in drawn] == expected
 

@@ -1,4 +1,4 @@
-"""explain.plot_misclassified: which mistakes it shows, and what stands beside each."""
+"""plot_misclassified: the mistakes it shows and the text below each."""
 
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from s9.plots import diagnostics, style
 
 
 def named(cell):
-    """What stands under an image, line by line: pairs of texts, the class and its probability."""
+    """The lines below an image: class and probability."""
     texts = [text.get_text() for text in cell.texts]
     return [f"{name} {percent}" for name, percent in zip(texts[::2], texts[1::2], strict=True)]
 
@@ -29,8 +29,8 @@ def test_misclassified_draws_even_steps_from_the_most_to_the_least_confident():
     ]
     assert figure.get_suptitle() == (
         "CIFAR-10: 6 of 8 test images are misclassified\n"
-        "Shown: 3 at even steps, from the most to the least confident mistake\n"
-        "Under each: the classes that the model finds likeliest; green is the true one"
+        "Shown: 3 evenly spaced ones, from the most to the least confident mistake\n"
+        "Below each: the 3 most probable classes; the true class is green"
     )
     assert visible(figure) == cells
 
@@ -89,9 +89,7 @@ def test_misclassified_draws_all_when_there_are_fewer(mistakes):
 
 def test_misclassified_without_a_mistake_says_so():
     figure = diagnostics.plot_misclassified(*make_predictions([0] * 5), CLASSES, "cifar10")
-    assert (
-        figure.get_suptitle() == "CIFAR-10: 0 of 5 test images are misclassified\nThere is no mistake to show"
-    )
+    assert figure.get_suptitle() == "CIFAR-10: 0 of 5 test images are misclassified"
     assert visible(figure) == []
     assert fits(figure)
 
@@ -100,16 +98,11 @@ def test_misclassified_without_a_mistake_says_so():
     ("change", "message"),
     [
         ({"labels": np.zeros(4, dtype=int)}, r"labels: must be an array of integer \(5\), got int64 \(4,\)"),
-        ({"labels": np.zeros(5)}, "labels: .* got float64"),
-        ({"labels": [0, 0, 0, 0, 0]}, "labels: .* got list"),
         ({"labels": np.full(5, 3)}, "labels: must be 0 to 2, got 3 to 3"),
-        ({"labels": np.full(5, -1)}, "labels: must be 0 to 2, got -1 to -1"),
         ({"probabilities": np.zeros((5, 4))}, r"probabilities: .*\(5, 3\), got float64 \(5, 4\)"),
-        ({"probabilities": np.zeros((5, 3), dtype=int)}, "probabilities: .* got int64"),
         ({"probabilities": np.full((5, 3), 2.0)}, "logits"),
-        ({"probabilities": np.full((5, 3), np.nan)}, "logits"),
         ({"images": make_images(5).astype(np.float32)}, "images: .* got float32"),
-        ({"count": 1}, "count: it is 1"),
+        ({"count": 1}, "count: must be at least 2, got 1"),
     ],
 )
 def test_misclassified_refuses_bad_input_in_one_line(change, message):
