@@ -9,28 +9,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from conftest import program
+from made_runs import make_run
 
 import utils
-from model import build
-from s9 import records
 from s9.data import sources
-from s9.records import Epoch, Run
-from s9.settings import Settings
 from tools import report
-
-HISTORY = [Epoch(1, 0.1, 1.5, 45.0, 1.2, 86.5, 60.0), Epoch(2, 0.0, 1.0, 60.0, 0.9, 85.25, 60.0)]
-FACTS = {
-    "data": {"fingerprint": "0123456789abcdef", "train": 50_000, "test": 10_000},
-    "device": "a CPU, 2 cores",
-    "threads": 2,
-    "precision": "float32",
-    "workers": 0,
-    "python": "3.12.0",
-    "versions": {"torch": "2.9.0"},
-    "commit": "abc",
-    "started": "2026-11-24",
-}
-LOG = "".join(f"Epoch {row.epoch}\nTrain\nTest set: Average loss: {row.test_loss}\n\n" for row in HISTORY)
 
 
 class Sandbox:
@@ -38,12 +21,11 @@ class Sandbox:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.run = folder / "run"
-        for name in ("empty", "run", "Images"):
+        for name in ("empty", "Images"):
             (folder / name).mkdir()
         (folder / "file").write_text("kept", encoding="utf-8")
         (folder / "README.md").write_text("kept too", encoding="utf-8")
-        records.write(Run(self.run, Settings(epochs=2), FACTS, HISTORY, LOG), build("reference"))
+        self.run = make_run(folder / "run", accuracies=(86.5, 85.25)).folder
 
     def files(self) -> dict[str, bytes | None]:
         """Every path below and around it, with its content."""
