@@ -1,5 +1,6 @@
 # make run     the whole assignment: S9.ipynb from top to bottom, into a folder of its own under runs/
 # make test    lint, format, types and all tests, offline
+# make gpu     the tests that need a CUDA device, and the benchmark there
 # make notebook    strips S9.ipynb of what a runner wrote into its metadata
 # make vulnerabilities    fails if an installed package has a known vulnerability; needs the internet
 #
@@ -15,7 +16,7 @@ STRIP := $(BIN)/nbstripout --keep-output --keep-count --keep-id --keep-metadata-
 
 export EPOCHS DATASET DATA_DIR RUN_DIR
 
-.PHONY: run test notebook vulnerabilities
+.PHONY: run test gpu notebook vulnerabilities
 .DELETE_ON_ERROR:
 
 run: .venv/installed
@@ -34,6 +35,10 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/repo/test_browser.py
 	@# The browser's tests have time limits: they run alone, when the others are done.
 	$(BIN)/python -m pytest tests/repo/test_browser.py
+
+gpu: .venv/installed
+	$(BIN)/python -m pytest -q tests/gpu
+	$(BIN)/python -m tools.benchmark
 
 notebook: .venv/installed
 	$(STRIP) S9.ipynb
