@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md, followed in a copy: its changes made, its commands and its program run."""
+"""The recipes of CONTRIBUTING.md, followed in a copy: its changes made, its commands run."""
 
 import json
 import re
@@ -10,38 +10,44 @@ import sys
 import numpy as np
 import pytest
 from conftest import REPO
-from pages import FENCED, blocks
+from pages import blocks, read
 from PIL import Image
 
-import dataset
-from s9.plots import style
-
-PAGE = (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGE = read(REPO / "CONTRIBUTING.md")
 
 FOLLOW = """
 import contextlib, io, json, runpy, sys
 sys.path.insert(0, "")
-for kind, text in json.loads(sys.argv[1]):
+for words in json.loads(sys.argv[1]):
     output, code = io.StringIO(), 0
     with contextlib.redirect_stdout(output):
         try:
-            if kind == "python":
-                exec(text, {"__name__": "__main__"})
-            elif text[0] == "-m":
-                sys.argv = text[1:]
-                runpy.run_module(text[1], run_name="__main__", alter_sys=True)
+            if words[0] == "-m":
+                sys.argv = words[1:]
+                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
             else:
-                sys.argv = text
-                runpy.run_path(text[0], run_name="__main__")
+                sys.argv = words
+                runpy.run_path(words[0], run_name="__main__")
         except SystemExit as ended:
             code = int(ended.code or 0)
     print(json.dumps([code, output.getvalue()]))
 """
-"""One process for all, so that PyTorch is imported once."""
+"""One process for all commands, so that PyTorch is imported once."""
 
 
-def apply(text: str, change: str) -> str:
-    """A text with one piece of a diff made: the lines that stay or go must be in it, together, once."""
+@pytest.fixture
+def copy(tmp_path):
+    """The code, the tests and a photo."""
+    for name in ("s9", "tools", "tests"):
+        shutil.copytree(REPO / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [*REPO.glob("*.py"), REPO / "pyproject.toml", REPO / "S9.ipynb"]:
+        shutil.copy(path, tmp_path)
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "photo.png")
+    return tmp_path
+
+
+def apply(text, change):
+    """A text with one piece of a diff applied: the lines that stay or go must be there together, once."""
     lines = change.splitlines()
     old, new = ([line[1:] for line in lines if line[:1] in kinds or not line] for kinds in (" -", " +"))
     old, new = ("".join(f"{line}\n" for line in part) for part in (old, new))
@@ -49,76 +55,34 @@ def apply(text: str, change: str) -> str:
     return text.replace(old, new)
 
 
-def follow_changes(root):
-    """Makes all changes of the page in the copy."""
+def test_the_recipes_give_what_the_page_promises(copy):
     for block in blocks(PAGE, "diff"):
         head, *changes = block.split("@@\n")
-        path = root / head.removeprefix("+++ ").strip()
-        text = path.read_text(encoding="utf-8")
+        path = copy / head.removeprefix("+++ ").strip()
+        text = read(path)
         for change in changes:
             text = apply(text, change)
         path.write_text(text, encoding="utf-8")
-
-
-@pytest.fixture
-def copy(tmp_path):
-    """The modules, the tests and a photo."""
-    shutil.copytree(REPO / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    for path in [*REPO.glob("*.py"), *REPO.glob("*.md"), REPO / "pyproject.toml", REPO / "S9.ipynb"]:
-        shutil.copy(path, tmp_path)
-    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "photo.png")
-    return tmp_path
-
-
-def run_steps(root):
-    """Runs the page's commands and its program in their order; exit code and output of each, by its text."""
-    steps = []
-    for kind, block in FENCED.findall(PAGE):
-        if kind == "python":
-            steps.append((kind, block))
-        elif kind == "bash":
-            commands = [shlex.split(line) for line in block.splitlines()]
-            assert all(words[0] == "python" for words in commands)
-            steps += [(kind, words[1:]) for words in commands]
-    command = [sys.executable, "-c", FOLLOW, json.dumps(steps)]
-    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", check=False)
+    commands = [shlex.split(line)[1:] for block in blocks(PAGE, "bash") for line in block.splitlines()]
+    follow = [sys.executable, "-c", FOLLOW, json.dumps(commands)]
+    done = subprocess.run(follow, cwd=copy, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    names = [text if kind == "python" else shlex.join(text) for kind, text in steps]
-    return dict(zip(names, results, strict=True))
+    results = dict(zip(map(shlex.join, commands), map(json.loads, done.stdout.splitlines()), strict=True))
 
+    def output_of(beginning, code=0):
+        ((given, output),) = [result for name, result in results.items() if name.startswith(beginning)]
+        assert given == code, output
+        return output
 
-def test_the_recipes_give_what_the_page_promises(copy):
-    """In one test: all steps are run once, in one process."""
-    follow_changes(copy)
-    results = run_steps(copy)
-
-    def said(beginning):
-        ((code, output),) = [result for name, result in results.items() if name.startswith(beginning)]
-        return code, output
-
-    # A network that trains, is small enough and sees enough; its audit fails for the accuracy alone.
-    code, output = said("train.py --model toy --dataset digits")
-    assert code == 0 and "toy on digits for 1 epochs" in output
-    parameters, view = map(int, said("import torch")[1].split())
-    assert parameters < 200_000 and view == 51
-    code, output = said("assignment.py audit")
-    assert code == 1 and output.endswith("15 of 16 requirements met\n")
-    assert [line for line in output.splitlines() if line.startswith("FAIL  test accuracy >= 85%")]
-    code, output = said("-m pytest -q tests/test_model.py -k toy")
-    assert code == 0 and "1 passed" in output
-
-    # An augmentation that the tests know.
-    code, output = said("-m pytest -q tests/test_transforms.py")
-    assert code == 0 and "passed" in output and "deselected" in output
-
-    # A data set that is learnt, and predicted by its own names.
-    code, output = said("train.py --model toy --dataset inverted")
-    assert code == 0 and "toy on inverted for 1 epochs" in output
-    code, output = said("predict.py photo.png")
-    assert code == 0 and output.startswith("photo.png: digit ")
-
-    # That was all; and the code is as `make test` wants it.
+    assert "toy on digits for 1 epochs" in output_of("train.py --model toy --dataset digits --epochs 1 --out")
+    audit = [line for line in output_of("assignment.py audit", 1).splitlines() if line.startswith("FAIL")]
+    assert [line.split()[1:3] for line in audit] == [["test", "accuracy"]]
+    assert "1 passed" in output_of("-m pytest -q tests/test_model.py -k toy")
+    assert "passed" in output_of("-m pytest -q tests/test_transforms.py")
+    assert "toy on parity for 1 epochs" in output_of("train.py --model toy --dataset parity")
+    assert re.match(r"photo.png: (even|odd) ", output_of("predict.py photo.png"))
+    output_of("train.py --model toy --dataset digits --epochs 1 --momentum 0.8")
+    assert json.loads(read(copy / "runs/momentum/settings.json"))["settings"]["momentum"] == 0.8
     assert len(results) == 7
     for arguments in (["check"], ["format", "--check"]):
         command = [sys.executable, "-m", "ruff", *arguments, "."]
@@ -126,12 +90,14 @@ def test_the_recipes_give_what_the_page_promises(copy):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_page_tells_the_truth_about_names():
-    """Tests, modules and the TITLES that it speaks of."""
-    tests = "".join(path.read_text(encoding="utf-8") for path in (REPO / "tests").glob("test_*.py"))
-    for name in re.findall(r"`(test_\w+)`", PAGE):
-        assert f"def {name}(" in tests, name
-    for name in re.findall(r"`((?:tests/)?\w+\.(?:py|md))`", PAGE):
+def test_the_page_names_what_exists():
+    code = "".join(
+        read(path) for path in [*REPO.glob("*.py"), *(REPO / "s9").rglob("*.py"), REPO / "tests/made_data.py"]
+    )
+    for name in re.findall(r"`((?:[\w/]+/)?\w+\.(?:py|md))`(?!\]\()", PAGE):
         assert (REPO / name).exists(), name
-    assert "`TITLES` in `style.py`" in PAGE
-    assert set(style.TITLES) == set(dataset.DATASETS) - {"auto"}
+    outside = re.sub(r"^```.*?^```", "", PAGE, flags=re.M | re.S)
+    for name in re.findall(r"`([A-Z]\w+|[a-z]+_[a-z_]+)`", outside):
+        assert re.search(rf"^\s*(def|class) {name}\b|^{name}\b.* =", code, re.M) or name == "CIFAR10_DIR", (
+            name
+        )
