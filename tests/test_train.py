@@ -38,6 +38,18 @@ def chosen(line):
     return train.chosen_settings(train.make_parser().parse_args(line.split()))
 
 
+def test_evaluating_on_other_data_than_the_runs_says_so(tmp_path, capsys, monkeypatch):
+    run("--dataset", "digits", "--epochs", 1, "--workers", 0, "--out", tmp_path / "run")
+    digits = dataset.load("digits")
+    other = digits._replace(test_labels=digits.test_labels[::-1].copy())
+    monkeypatch.setattr(train, "load_recorded", lambda *_: other)
+    capsys.readouterr()
+    run("--evaluate", tmp_path / "run")
+    said, scores = capsys.readouterr().out.strip().splitlines()
+    assert said.startswith(f"These are other data (fingerprint {other.fingerprint()}) than the run's (")
+    assert scores.startswith("Test set: Average loss: ")
+
+
 def test_options_change_single_settings_of_a_preset():
     line = "--preset fast --epochs 3 --seed 4 --validation --rise 0.3"
     changed = replace(PRESETS["fast"], epochs=3, seed=4, validation=True, rise=0.3)

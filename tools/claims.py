@@ -213,8 +213,21 @@ def _table(rows: Sequence[dict[str, str]], right: Sequence[str] = ()) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
+def _row(runs: Sequence[Run]) -> dict[str, str]:
+    name = "validation" if runs[0].settings.validation else "test"
+    return {
+        "epochs": f"{runs[0].settings.epochs}",
+        f"{name} accuracy, last epoch": _accuracy_text(runs),
+        "n": f"{len(runs)}",
+        "time": _time(runs),
+        "device, precision": _told(runs, _device),
+        "commit": _told(runs, _commit),
+        "command": _commands(runs),
+    }
+
+
 def networks_table(networks: dict[str, list[Run]], short: bool = False) -> str:
-    """A Markdown table of all networks; `short`: without multiply-adds and commands."""
+    """A Markdown table of all networks; `short`: without multiply-adds, commits and commands."""
     rows = []
     for name, runs in networks.items():
         network = utils.new_network(name)
@@ -224,36 +237,17 @@ def networks_table(networks: dict[str, list[Run]], short: bool = False) -> str:
             "parameters": f"{count:,}" + ("" if count < PARAMETER_LIMIT else ", over the limit"),
             "multiply-adds": f"{count_multiply_adds(network) / 1e6:.1f} million",
             "receptive field": f"{receptive_field(network)[-1].r_out}",
-            "epochs": f"{runs[0].settings.epochs}",
-            "test accuracy, last epoch": _accuracy_text(runs),
-            "n": f"{len(runs)}",
-            "time": _time(runs),
-            "device, precision": _told(runs, _device),
-            "command": _commands(runs),
+            **_row(runs),
         }
-        if short:
-            del row["multiply-adds"], row["command"]
-        rows.append(row)
+        left_out = ("multiply-adds", "commit", "command") if short else ()
+        rows.append({key: value for key, value in row.items() if key not in left_out})
     return _table(rows, ("multiply-adds", "receptive field", "epochs", "n"))
 
 
 def runs_table(runs: Sequence[Run]) -> str:
-    """A Markdown table of single runs in results/, which may differ in anything; all on the same set."""
-    name, place = ("validation", "trials/") if runs[0].settings.validation else ("test", "")
-    rows = [
-        {
-            "run": f"`results/{place}{run.folder.name}`",
-            "epochs": f"{run.settings.epochs}",
-            f"{name} accuracy, last epoch": _accuracy_text([run]),
-            "n": "1",
-            "time": _time([run]),
-            "device, precision": _told([run], _device),
-            "commit": _told([run], _commit),
-            "command": _commands([run]),
-        }
-        for run in runs
-    ]
-    return _table(rows, ("epochs", "n"))
+    """A Markdown table of single runs in results/ or of trials, at least one; they may differ in anything."""
+    folder = "results/trials" if runs[0].settings.validation else "results"
+    return _table([{"run": f"`{folder}/{run.folder.name}`", **_row([run])} for run in runs], ("epochs", "n"))
 
 
 def marks_table(marks: Sequence[Mark]) -> str:
@@ -274,49 +268,30 @@ def marks_table(marks: Sequence[Mark]) -> str:
     return _table(rows, ("parameters", "test accuracy", "epochs", "receptive field"))
 
 
-def results_table(runs: Sequence[Run]) -> str:
-    """The result of one network and the facts of its runs, seed by seed, as a Markdown table."""
-    first, several = runs[0], len(runs) > 1
-    network = utils.network_of(first)
-    mean, _ = accuracy(runs)
-    error = sampling_error(mean, first.facts["data"]["test"])
-    last = ", ".join(f"{run.history[-1].test_accuracy:.2f}" for run in runs)
-    spread = f"mean and standard deviation of {len(runs)} seeds ({last})" if several else "one seed"
-    weights = [
-        hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "not kept"
-        for path in (run.folder / records.WEIGHTS for run in runs)
-    ]
-    name = "Validation" if first.settings.validation else "Test"
+def results_table(run: Run) -> str:
+    """The result of a run and the facts that belong to it, as a Markdown table."""
+    network, name = utils.new_network(run.settings.model), "Validation" if run.settings.validation else "Test"
+    result, weights = run.history[-1].test_accuracy, run.folder / records.WEIGHTS
+    above = next((row.epoch for row in run.history if row.test_accuracy >= ACCURACY_LIMIT), None)
+    reached = f"first reached in epoch {above}" if above else "not reached"
     rows = {
-        f"{name} accuracy, last epoch": f"{_accuracy_text(runs)} of {_images(first.facts)}, {spread}",
-        "Sampling error of so many images": f"{error:.2f} points",
+        f"{name} accuracy, last epoch": f"{_accuracy_text([run])} of {_images(run.facts)}",
+        "Sampling error": f"{sampling_error(result, run.facts['data']['test']):.2f} points",
         "Parameters": f"{count_parameters(network):,}",
         "Multiply-adds": f"{count_multiply_adds(network) / 1e6:.1f} million an image",
         "Receptive field": f"{receptive_field(network)[-1].r_out} pixels",
-        "Epochs": f"{first.settings.epochs} ({_first_above(runs)})",
-        "Seeds" if several else "Seed": ", ".join(str(run.settings.seed) for run in runs),
-        "Device": f"{_told(runs, _device)}; the last test in float32",
-        "Time": f"{_time(runs)}{' a seed' if several else ''}, tests included",
-        "Data": _told(
-            runs, lambda facts: f"{_images(facts)} to test, fingerprint `{facts['data']['fingerprint']}`"
-        ),
-        "Versions": _told(runs, _versions),
-        "Commit": _told(runs, _commit),
-        "Command": _commands(runs),
-        "Weights": _seed_by_seed(runs, [f"SHA-256 `{digest}`" for digest in weights]),
+        "Epochs": f"{run.settings.epochs} ({ACCURACY_LIMIT:g}% {reached})",
+        "Seed": f"{run.settings.seed}",
+        "Device": f"{_told([run], _device)}; the last test in float32",
+        "Time": f"{_time([run])}, tests included",
+        "Data": f"fingerprint `{run.facts['data']['fingerprint']}`",
+        "Versions": _told([run], _versions),
+        "Commit": _told([run], _commit),
+        "Command": _commands([run]),
     }
+    if weights.exists():
+        rows["Weights"] = f"SHA-256 `{hashlib.sha256(weights.read_bytes()).hexdigest()}`"
     return _table([{"": fact, " ": value} for fact, value in rows.items()])
-
-
-def _first_above(runs: Sequence[Run]) -> str:
-    first = [
-        next((str(row.epoch) for row in run.history if row.test_accuracy >= ACCURACY_LIMIT), None)
-        for run in runs
-    ]
-    if None in first:
-        return f"{ACCURACY_LIMIT:g}% not reached"
-    epochs = "epoch" if len(runs) == 1 else "epochs"
-    return f"{ACCURACY_LIMIT:g}% first reached in {epochs} {', '.join(first)}"
 
 
 def read_marks(path: Path) -> list[Mark]:

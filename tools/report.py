@@ -88,7 +88,7 @@ def run_page(run: Run) -> str:
         (
             f"# `{settings.model}`, {settings.epochs} epochs, seed {settings.seed}",
             f"Written by `{COMMAND}` from the files in this folder. The accuracy is that of the {held_out}.",
-            claims.results_table([run]),
+            claims.results_table(run),
             *pictures,
             "## Training log",
             _fold(f"All {len(run.history)} epochs", _fenced(run.log)),

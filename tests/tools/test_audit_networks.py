@@ -48,6 +48,11 @@ def two_units(network):
     network.C1 = nn.Sequential(network.C1[0], network.C1[2])
 
 
+def early_stride(network):
+    network.C2[1].convolution.stride = (2, 2)
+    network.C2[2].convolution.stride = (1, 1)
+
+
 def no_stride(network):
     network.C2[2].convolution.stride = (1, 1)
     network.O.global_average = nn.AvgPool2d(15)
@@ -130,6 +135,7 @@ def too_large(network):
 NETWORKS = {
     "no C3": (no_c3(), {STRUCTURE, SHRINKING, VIEW, SEPARABLE}),
     "two units": (changed(two_units), {STRUCTURE}),
+    "stride in the second unit": (changed(early_stride), {SHRINKING}),
     "no stride": (changed(no_stride), {SHRINKING, VIEW}),
     "shrinks by padding": (changed(cut_short), {SHRINKING, VIEW}),
     "max-pooling for stride": (changed(pooled(nn.MaxPool2d(2))), {SHRINKING, MAX_POOLING}),

@@ -22,7 +22,7 @@ def rows_of(table):
 
 
 def results_of(folder):
-    return dict(rows_of(claims.results_table(claims.read_seeds(folder))))
+    return dict(rows_of(claims.results_table(records.read(folder))))
 
 
 @pytest.fixture
@@ -119,29 +119,20 @@ def test_a_row_of_the_table_of_networks(seeds, tmp_path):
     command = claims.command_line(networks["best"][0])
     assert best == (
         "`best`", "199,856", "55.6 million", "47", "2", "**93.20 ± 0.20%**", "3", "0 minutes",
-        "a CPU, float32",
-        f"`{command}`, `--seed 1`, `--seed 2`",
+        "a CPU, float32", "`abc`", f"`{command}`, `--seed 1`, `--seed 2`",
     )  # fmt: skip
     assert fast[1] == "494,368, over the limit"
     assert fast[5:7] == ("**85.25%**", "1")
 
 
-def test_the_results_of_three_seeds_and_of_one(seeds):
-    folder = seeds(93.0, 84.0, 93.2)
-    results = results_of(folder)
-    assert results["Test accuracy, last epoch"] == (
-        "**90.07 ± 5.25%** of 10,000 images, mean and standard deviation of 3 seeds (93.00, 84.00, 93.20)"
-    )
-    assert results["Sampling error of so many images"] == "0.30 points"
-    assert results["Seeds"] == "0, 1, 2"
-    assert results["Epochs"] == "2 (85% first reached in epochs 1, 1, 1)"
-    one = dict(rows_of(claims.results_table(claims.read_seeds(folder)[1:2])))
-    assert one["Test accuracy, last epoch"] == "**84.00%** of 10,000 images, one seed"
-
-
-def test_a_target_that_was_never_reached_is_said(tmp_path):
-    make_run(tmp_path / "run", accuracies=(80.0, 84.99))
-    assert results_of(tmp_path / "run")["Epochs"] == "2 (85% not reached)"
+def test_the_result_of_a_run(tmp_path):
+    make_run(tmp_path, accuracies=(95.0, 84.0, 84.25))
+    results = results_of(tmp_path)
+    assert results["Test accuracy, last epoch"] == "**84.25%** of 10,000 images"
+    assert results["Sampling error"] == "0.36 points"
+    assert results["Epochs"] == "3 (85% first reached in epoch 1)"
+    make_run(tmp_path, accuracies=(80.0, 84.99))
+    assert results_of(tmp_path)["Epochs"] == "2 (85% not reached)"
 
 
 def test_times_are_means_over_the_seeds_of_one_machine(seeds):
@@ -149,11 +140,9 @@ def test_times_are_means_over_the_seeds_of_one_machine(seeds):
     for run, seconds in zip(claims.read_seeds(folder), (3600.0, 60.0, 180.0), strict=True):
         history = [row._replace(seconds=seconds) for row in run.history]
         (run.folder / records.HISTORY).write_text(records.format_history(history), encoding="utf-8")
-    results = results_of(folder)
-    assert results["Time"] == "seed 0: 2.0 hours; seed 1, 2: 4 minutes a seed, tests included"
-    assert results["Device"] == (
-        "seed 0: a CPU, float32; seed 1, 2: a GPU, float32; the last test in float32"
-    )
+    ((*_, time, device, _, _),) = rows_of(claims.networks_table({"best": claims.read_seeds(folder)}))
+    assert time == "seed 0: 2.0 hours; seed 1, 2: 4 minutes"
+    assert device == "seed 0: a CPU, float32; seed 1, 2: a GPU, float32"
 
 
 def test_a_run_that_was_continued_elsewhere_names_all_that_took_part(tmp_path):

@@ -92,6 +92,17 @@ def test_jpeg_copies_are_told_from_other_images():
     assert evidence.jpeg_copies(images[..., ::-1]).tolist() == [False, True, False]
 
 
+def test_the_jpeg_copies_of_the_recorded_data_are_as_many_as_the_page_says(cifar10):
+    if cifar10.fingerprint() != records.read(report.handed_in()).facts["data"]["fingerprint"]:
+        pytest.skip("another copy of CIFAR-10 than the runs'")
+    ships = []
+    for images, labels in (cifar10[2:4], cifar10[4:6]):
+        copies = evidence.jpeg_copies(images)
+        ships += [f"{copies.sum()}", f"{(copies & (labels == 8)).sum()}"]
+    page = " ".join((REPO / "docs" / "experiments.md").read_text(encoding="utf-8").split())
+    assert "{0} training and {2} test images, of which {1} and {3} are ships".format(*ships) in page
+
+
 def test_pictures_that_differ_or_are_missing_are_named(tmp_path):
     for place, names in (("committed", "abc"), ("drawn", "abd")):
         (tmp_path / place).mkdir()
