@@ -100,6 +100,12 @@ class Muon(SGD):
         super().step()
         return loss
 
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            if "turned" in group:  # The name of use_muon in checkpoints of earlier versions.
+                group["use_muon"] = group.pop("turned")
+
     def _update(self, kernels: list[Tensor], rate: float, momentum: float) -> None:
         averages = [self._momentum_buffer(kernel) for kernel in kernels]
         gradients = [kernel.grad for kernel in kernels]
