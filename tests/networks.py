@@ -1,6 +1,7 @@
 """Networks to test receptive_field with, and what they see, found by experiment."""
 
 import random
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +11,14 @@ from s9.analysis.receptive_field import receptive_field
 
 
 class Network(nn.Module):
-    """Calls `function(network, images)`, with the modules at hand as attributes."""
+    """Calls `function(network, images)`, with the modules at hand as attributes.
+
+    `neutral`: nothing but sums, so that with positive weights the gradient reaches all that is seen.
+    """
 
     def __init__(self, function, **modules):
         super().__init__()
-        self.function = function
+        self.function, self.neutral = function, False
         for name, module in modules.items():
             setattr(self, name, module)
 
@@ -30,56 +34,51 @@ def last(network, input_size=(3, 32, 32)):
     return receptive_field(network, input_size)[-1]
 
 
-# What a network sees, found by experiment: every weight is positive, so nothing cancels. An infinite pixel
-# then makes all outputs infinite that depend on it, be it through a sum or through a maximum.
+def pair(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+# What a network sees, found by experiment
 
 
 def make_positive(network):
     for parameter in network.parameters():
         nn.init.uniform_(parameter, 0.5, 1.5)
+    for module in network.modules():
+        module.neutral = True
     return network.double().eval()
 
 
-def seen(network, size, position):
-    """The first and last pixel, per axis, that the output at `position` depends on."""
-    bounds = []
-    with torch.no_grad():
-        for axis in (0, 1):
-            lines = []
-            for line in range(size[axis]):
-                images = torch.ones(1, 3, *size, dtype=torch.float64)
-                images.select(2 + axis, line).fill_(torch.inf)
-                lines.append(not network(images)[0, :, position[0], position[1]].isfinite().all())
-            hit = [line for line, reached in enumerate(lines) if reached]
-            bounds.append((hit[0], hit[-1]))
-    return bounds
+def seen_by_gradient(network, size, axis, period):
+    """Of period + 1 neighbouring lines in the middle of the map: first and last line of pixels with a gradient.
+
+    None for a line that sees nothing, as a transposed convolution may make it.
+    """
+    images = torch.ones(period + 1, 3, *size, dtype=torch.float64, requires_grad=True)
+    maps = make_positive(network)(images).movedim(2 + axis, 2)
+    height, width = (side // 2 for side in maps.shape[2:])
+    sum(maps[n, :, height + n, width : width + period].sum() for n in range(period + 1)).backward()
+    lines = [there.nonzero()[:, 0].tolist() for there in images.grad.sum((1, 3 - axis)) != 0]
+    return [(there[0], there[-1]) if there else None for there in lines]
 
 
-def seen_by_gradient(network, size, position):
-    """The same through one backward pass; right only without max-pooling, whose gradient is sparse."""
-    images = torch.ones(1, 3, *size, dtype=torch.float64, requires_grad=True)
-    network(images)[0, :, position[0], position[1]].sum().backward()
-    support = images.grad[0].sum(0) != 0
-    return [(int(hits.nonzero()[0]), int(hits.nonzero()[-1])) for hits in (support.any(1), support.any(0))]
+def assert_exact(network, period=1, size=(60, 66)):
+    """The last row for an image of `size` against the experiment, on a larger image.
 
-
-def pair(value):
-    return value if isinstance(value, tuple) else (value, value)
-
-
-def assert_exact(network, size, probe):
-    """The last row against the experiment, at two neighbouring positions in the middle of the map."""
-    with torch.no_grad():
-        sides = tuple(make_positive(network)(torch.zeros(1, 3, *size, dtype=torch.float64)).shape[2:])
+    period: positions after which the phases of up-sampling repeat.
+    """
     row = last(network, (3, *size))
-    assert pair(row.n_out) == sides
-    middle = tuple(side // 2 for side in sides)
-    here = probe(network, size, middle)
-    there = probe(network, size, tuple(place + 1 for place in middle))
+    with torch.no_grad():
+        assert pair(row.n_out) == tuple(network.eval()(torch.zeros(1, 3, *size)).shape[2:])
+    reach = zip(size, pair(row.r_out), pair(row.j_out), strict=True)
+    large = tuple(side + int(3 * r + (period + 8) * max(1, j)) for side, r, j in reach)
     for axis in (0, 1):
-        assert here[axis][0] > 0 and there[axis][1] < size[axis] - 1, "the border cuts it off: larger image"
-        assert here[axis][1] - here[axis][0] + 1 == pair(row.r_out)[axis]
-        assert there[axis][0] - here[axis][0] == pair(row.j_out)[axis]
+        lines = seen_by_gradient(network, large, axis, period)
+        assert all(first > 0 and end < large[axis] - 1 for first, end in filter(None, lines)), "cut by the border"
+        assert max(end - first + 1 for first, end in filter(None, lines)) == pair(row.r_out)[axis]
+        if lines[0]:
+            jump = Fraction(pair(row.j_out)[axis]).limit_denominator(100)
+            assert lines[-1][0] - lines[0][0] == period * jump
 
 
 KERNELS = (1, 2, 3, 4, 5, (1, 3), (3, 1), (5, 2), (2, 3))
@@ -111,68 +110,166 @@ class Branches(nn.Module):
         return self.mix(torch.cat([self.first(images), self.second(images)], 1))
 
 
-class Functional(nn.Module):
-    """A convolution or a pooling as a function."""
-
-    def __init__(self, kind, kernel, stride, padding, dilation):
-        super().__init__()
-        self.kind, self.arguments = kind, {"stride": stride, "padding": padding}
-        self.kernel, self.dilation = kernel, dilation
-        if kind == "conv2d":
-            self.weight = nn.Parameter(torch.ones(3, 3, *pair(kernel)))
-
-    def forward(self, images):
-        if self.kind == "conv2d":
-            return F.conv2d(images, self.weight, dilation=self.dilation, **self.arguments)
-        if self.kind == "avg_pool2d":
-            return F.avg_pool2d(images, self.kernel, **self.arguments)
-        return F.max_pool2d(images, kernel_size=self.kernel, **self.arguments)
+def alias(n, x):
+    y = n.a(x)
+    keep = [y, x]
+    y += n.b(x)
+    return n.c(keep[0])
 
 
-def random_unit(draw, pooling):
-    """A layer or two that take and give three channels, and never make the map larger than by padding."""
+def buffer(n, x):
+    y = torch.empty_like(x)
+    y[:, :1], y[:, 1:] = n.a(x)[:, :1], n.b(x)[:, 1:]
+    return n.c(y[:, 1:].repeat(1, 2, 1, 1)[:, :3])
+
+
+def out(n, x):
+    y = n.a(x)
+    view = y[:, 1:]
+    if n.neutral:  # Autograd does not know out=.
+        view += n.b(x)[:, 1:]
+    else:
+        torch.add(view, n.b(x)[:, 1:], out=view)
+    y[:, :, 2:-2, 2:-2].mul_(n.c(x)[:, :, 2:-2, 2:-2])
+    return y
+
+
+def split(n, x):
+    p, q = torch.cat([n.a(x), n.b(x)], 1).split(3, 1)
+    y = torch.cat([n.c(p), n.d(q)], 1)
+    return y[:, n.start : n.start + 3]
+
+
+def shortcut(n, x):
+    y = n.a(x)
+    return y + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, y.shape[1] - 3))
+
+
+def spatial_gate(n, x):
+    greatest = x.mean(1, keepdim=True) if n.neutral else x.max(1, keepdim=True)[0]
+    gate = n.a(torch.cat([x.mean(1, keepdim=True), greatest], 1))
+    return x * (gate if n.neutral else torch.sigmoid(gate))
+
+
+def channel_gate(n, x):
+    if n.neutral:
+        return x
+    gate = x.mean(3).mean(2) if n.steps else F.adaptive_avg_pool2d(x, 1).flatten(1)
+    return x * torch.sigmoid(n.a(gate))[:, :, None, None].expand_as(x)
+
+
+def channels_last(n, x):
+    return n.a(x.permute(0, 2, 3, 1)).transpose(3, 1).transpose(2, 3)
+
+
+def shuffled(n, x):
+    y = n.a(x).view(x.size(0), 3, 2, *x.shape[2:])
+    return y.transpose(1, 2).reshape(x.size(0), 6, *x.shape[2:]).chunk(2, dim=1)[n.half]
+
+
+def skip(n, x):
+    y = n.a(x)
+    return x[:, :, n.cut : -n.cut, n.cut : -n.cut] + y
+
+
+def pooled(n, x):
+    if n.average or n.neutral:
+        return F.avg_pool2d(x, n.kernel, n.stride, n.padding)
+    return F.max_pool2d(x, n.kernel, n.stride, n.padding)
+
+
+def random_unit(draw, size=True):
+    """A layer or a few that take and give three channels, and how many positions make one of them."""
     kernel, dilation = draw.choice(KERNELS), draw.choice((1, 1, 2, (1, 2)))
     stride = draw.choice((1, 1, 1, 2, (2, 1), (1, 3)))
     padding = draw.choice((0, 1, 2, (0, 1), (2, 0)))
     half = tuple(side // 2 for side in pair(kernel))
-    pooled = draw.choice((0, half))
-    kinds = ["convolution", "same", "valid", "depthwise", "pad", "average", "function", "average function"]
-    kinds += ["residual", "branches", "cropped branches"]
-    kind = draw.choice(kinds + ["maximum", "maximum function"] * 4 * pooling)
-    match kind:
+    same = [nn.Conv2d(3, 3, draw.choice(KERNELS), padding="same", dilation=dilation) for _ in range(4)]
+    a, b, c, d = same
+    factor = draw.choice((2, 2, 3))
+    match draw.choice(KINDS):
         case "convolution":
-            return nn.Conv2d(3, 3, kernel, stride, padding, dilation)
-        case "same" | "valid":
-            return nn.Conv2d(3, 3, kernel, padding=kind, dilation=dilation)
+            return nn.Conv2d(3, 3, kernel, stride, padding, dilation), 1
         case "depthwise":
-            return nn.Sequential(nn.Conv2d(3, 3, kernel, stride, padding, groups=3), nn.Conv2d(3, 3, 1))
+            return nn.Sequential(nn.Conv2d(3, 3, kernel, stride, padding, groups=3), nn.Conv2d(3, 3, 1)), 1
         case "pad":
-            edges = tuple(draw.randrange(4) for _ in range(4))
-            return nn.Sequential(nn.ZeroPad2d(edges), nn.Conv2d(3, 3, kernel))
-        case "average":
-            return nn.AvgPool2d(kernel, stride, pooled)
-        case "maximum":
-            return nn.MaxPool2d(kernel, stride, pooled)
+            edges = tuple(draw.randrange(-2, 4) for _ in range(4))
+            kind = draw.choice((nn.ZeroPad2d, nn.ReplicationPad2d))
+            return nn.Sequential(kind(tuple(map(abs, edges)) if kind is not nn.ZeroPad2d else edges), a), 1
+        case "pooling":
+            unit = Network(pooled)
+            unit.average, unit.kernel, unit.padding = draw.random() < 0.5, kernel, draw.choice((0, half))
+            unit.stride = stride
+            return unit, 1
         case "function":
-            return Functional("conv2d", kernel, stride, padding, dilation)
-        case "average function":
-            return Functional("avg_pool2d", kernel, stride, pooled, 1)
-        case "maximum function":
-            return Functional("max_pool2d", kernel, stride, pooled, 1)
+            return Network(
+                lambda n, x: F.conv2d(weight=n.w, input=x, stride=stride, padding=padding, dilation=dilation),
+                w=nn.Parameter(torch.ones(3, 3, *pair(kernel))),
+            ), 1
         case "residual":
-            body = nn.Conv2d(3, 3, kernel, padding="same", dilation=dilation)
-            return Residual(body, draw.choice(("module", "function", "in place")))
+            return Residual(a, draw.choice(("module", "function", "in place"))), 1
         case "branches":
-            reaches = [draw.choice(KERNELS) for _ in range(2)]
-            return Branches(*(nn.Conv2d(3, 3, reach, padding="same") for reach in reaches))
+            return Branches(a, b), 1
         case "cropped branches":  # Their centres differ: together they see more than the wider alone.
             left, right = nn.ZeroPad2d((2, 0, 3, 0)), nn.ZeroPad2d((0, 2, 0, 3))
-            return Branches(nn.Sequential(left, nn.Conv2d(3, 3, 3)), nn.Sequential(right, nn.Conv2d(3, 3, 3)))
+            return Branches(nn.Sequential(left, convolution(3, 0)), nn.Sequential(right, convolution(3, 0))), 1
+        case "alias" | "buffer" | "out" as kind:
+            return Network({"alias": alias, "buffer": buffer, "out": out}[kind], a=a, b=b, c=c), 1
+        case "split":
+            unit = Network(split, a=a, b=b, c=c, d=d)
+            unit.start = draw.randrange(4)
+            return unit, 1
+        case "slice":
+            rows, columns = (slice(draw.randrange(3), None, draw.choice((1, 2, 3))) for _ in range(2))
+            return Network(lambda n, x: x[:, :, rows, columns]), 1
+        case "crop":
+            unit = Network(skip, a=nn.Conv2d(3, 3, 5, padding=draw.choice((0, 1))))
+            unit.cut = 2 - unit.a.padding[0]
+            return unit, 1
+        case "shortcut":
+            unit = Network(shortcut, a=nn.Conv2d(3, draw.choice((3, 5)), 3, 2, 1))
+            return nn.Sequential(unit, nn.Conv2d(unit.a.out_channels, 3, 1)), 1
+        case "spatial gate":
+            return Network(spatial_gate, a=nn.Conv2d(2, 1, 7, padding=3)), 1
+        case "channel gate":
+            unit = Network(channel_gate, a=nn.Linear(3, 3))
+            unit.steps = draw.random() < 0.5
+            return unit, 1
+        case "channels last":
+            return Network(channels_last, a=nn.Linear(3, 3)), 1
+        case "shuffle":
+            unit = Network(shuffled, a=nn.Conv2d(3, 6, 3, padding=1, groups=3))
+            unit.half = draw.randrange(2)
+            return unit, 1
+        case "norm":
+            norm = draw.choice((nn.BatchNorm2d(3), nn.GroupNorm(3, 3), nn.InstanceNorm2d(3)))
+            return Network(lambda n, x: x if n.neutral else n.a(x), a=norm), 1
+        case "activation":
+            function = draw.choice((F.gelu, F.silu, torch.tanh, F.hardswish, lambda x: F.relu(x, inplace=True)))
+            return Network(lambda n, x: x if n.neutral else function(x * 1)), 1
+        case "transposed":
+            more = draw.randrange(factor)
+            return nn.ConvTranspose2d(
+                3, 3, draw.choice((1, 2, 3, 4, (2, 3))), factor, draw.choice((0, 1)), more, draw.choice((1, 3)), dilation=draw.choice((1, 2)) if more < 2 else factor
+            ), factor
+        case "nearest":
+            return nn.Upsample(scale_factor=factor), factor
+        case "pixel shuffle":
+            return nn.Sequential(nn.Conv2d(3, 3 * factor**2, 1), nn.PixelShuffle(factor)), factor
 
 
-def random_network(seed, pooling):
+KINDS = """convolution depthwise pad pooling function residual branches cropped-branches alias buffer out split
+slice crop shortcut spatial-gate channel-gate channels-last shuffle norm activation transposed nearest
+pixel-shuffle""".split()
+KINDS = [kind.replace("-", " ") for kind in KINDS]
+
+
+def random_network(seed):
+    """A chain of random units, and the positions after which the phases of up-sampling repeat."""
     draw = random.Random(seed)
-    units = []
-    for _ in range(draw.randint(1, 5)):
-        units += [random_unit(draw, pooling), nn.Identity(), nn.ReLU()]
-    return nn.Sequential(*units)
+    units, period = [], 1
+    for _ in range(draw.randint(1, 6)):
+        unit, more = random_unit(draw)
+        if period * more <= 6:
+            units, period = [*units, unit], period * more
+    return nn.Sequential(*units, nn.Conv2d(3, 3, 1)), period

@@ -1,0 +1,390 @@
+"""Runs a network on numbers of pixels in place of colours: which does each element depend on?
+
+The value of an element is the number of the last pixel, along one axis, that it depends on; the second image
+of the batch, numbered from the other end, gives the first pixel. A sum, a product or an activation becomes
+the maximum of its arguments, a convolution the maximum over its window and its group of channels. What only
+moves elements is torch's own: views, slices, concatenation, padding, writing into a part of a tensor.
+"""
+
+import math
+from fractions import Fraction
+from functools import reduce
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+
+from s9.analysis.graph import BATCH, NORMS, Operation, Recorder
+
+LONGEST_PERIOD = 256
+"""Positions after which what they see must repeat, shifted: 1, or more behind up-sampling."""
+MOVES = frozenset(
+    """cat channel_shuffle constant_pad_nd copy flip im2col index index_put index_select
+    pixel_shuffle pixel_unshuffle reflection_pad2d repeat replication_pad2d roll stack zero""".split()
+)
+"""ATen operations, besides views, that only move elements."""
+
+
+class View(NamedTuple):
+    """What the positions of a map see along one axis, away from the image's border."""
+
+    r: int
+    """Pixels from the first to the last, at the position that sees most."""
+    n: int
+    """Positions, for the usual image."""
+    j: Fraction
+    """Pixels between two neighbouring positions, on average."""
+
+
+class Step(NamedTuple):
+    """A window over a map, or a meeting of maps, along one axis."""
+
+    before: View
+    after: View
+    counts: bool
+    """False if the maps that meet see the same pixels."""
+
+
+class Clipped(Exception):
+    """The border cuts off what the positions see: a larger image may help."""
+
+
+class Unknown(Exception):
+    """An operation whose effect on positions is not known; the text says which."""
+
+
+class Profile(NamedTuple):
+    """For each position along one axis: the last pixel seen, counted from 1, and the first, from the far end."""
+
+    last: Tensor
+    first: Tensor
+    size: int
+    """Pixels of the image."""
+    n: int
+    """Positions, for the usual image."""
+
+    def middle(self) -> slice:
+        """Half of the positions, those farthest from the border. Raises Clipped if it cuts them too."""
+        inside = ((self.last > 0) & (self.last < self.size) & (self.first < self.size)).nonzero()
+        if len(inside) == 0:
+            raise Clipped
+        start, stop = int(inside[0]), int(inside[-1]) + 1
+        part = slice(start + (stop - start) // 4, stop - (stop - start) // 4)
+        if stop - start < 4 or max(self.last[part].max(), self.first[part].max()) >= self.size:
+            raise Clipped
+        return part
+
+    def view(self) -> View:
+        """Raises Clipped if the positions do not repeat, shifted, within the image."""
+        last, first = self.last[self.middle()], self.first[self.middle()]
+        seen = last > 0
+        for period in range(1, min(len(last) // 2, LONGEST_PERIOD) + 1):
+            both = seen[period:] & seen[:-period]
+            shifts = (last[period:] - last[:-period])[both], (first[:-period] - first[period:])[both]
+            shift = int(shifts[0][0]) if len(shifts[0]) else 0
+            if shift and (seen[period:] == seen[:-period]).all() and (torch.stack(shifts) == shift).all():
+                r = int((last + first - self.size)[seen].max())
+                return View(r, self.n, Fraction(abs(shift), period))
+        raise Clipped
+
+    def differs(self, other: "Profile") -> bool:
+        """Whether two maps of the same size see different pixels."""
+        ours, theirs = self.middle(), other.middle()
+        part = slice(max(ours.start, theirs.start), min(ours.stop, theirs.stop))
+        return not (
+            torch.equal(self.last[part], other.last[part])
+            and torch.equal(self.first[part], other.first[part])
+        )
+
+
+class Reach(Recorder):
+    """Measures a network on an image that is enlarged along one axis."""
+
+    def __init__(self, plan: list[Operation], axis: int, more: int) -> None:
+        """Prepares an image with `more` additional pixels.
+
+        plan: the operations on the usual image; axis: 2 for the height, 3 for the width.
+        """
+        super().__init__()
+        self.plan = plan
+        sides = list(plan[0].after)
+        sides[axis] += more
+        self.size = sides[axis]
+        numbers = torch.arange(1.0, self.size + 1)
+        lines = torch.stack([numbers, numbers.flip(0)]).view(BATCH, 1, *((-1, 1) if axis == 2 else (1, -1)))
+        self.images = lines.expand(sides).clone()
+        self.steps: dict[int, Step] = {}
+        self.live = {0}
+        """Numbers of operations whose result is a map, or several."""
+        self.pooled: dict[int, list[View]] = {}
+        """What the maps see that an operation summarises."""
+
+    def measure(self, network: nn.Module) -> tuple[dict[int, Step], View | None]:
+        """The steps by their number in the plan, and the widest of the maps that the output summarises."""
+        ends, queue = [], []
+        for result, shape in zip(self.record(network, self.images), self.plan[-1].before, strict=True):
+            if result.any():
+                ends.append(self._profile(result, shape).view())
+            else:
+                queue += self.writers(result)
+        for number in queue:
+            if number in self.pooled:
+                ends += self.pooled[number]
+            elif number not in self.live:
+                queue += [source for source in self.operations[number].sources if source not in queue]
+        return self.steps, max(ends, default=None)
+
+    def run(self, operation: Operation, function: Any, given: dict[str, Any]) -> Any:
+        """The result in numbers of pixels."""
+        number, name, schema = len(self.operations), operation.name, function._schema
+        if number >= len(self.plan) or self.plan[number].name != name:
+            raise Unknown("it runs other operations on larger images")
+        self.usual = self.plan[number]
+        written = [a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write]
+        given = self._without_constants(given, written)
+        inputs = [
+            leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor) and leaf is not given.get("out")
+        ]
+        live = [tensor for tensor in inputs if tensor.any()]
+        is_view = not written and any(result.alias_info for result in schema.returns)
+        if name == "view":
+            result = self._reshaped(function, given)
+        elif name in MOVES or is_view:
+            if name == "constant_pad_nd":
+                given["value"] = 0
+            result = function(**given)
+        elif name in RULES:
+            result = RULES[name](self, operation, function, given)
+        elif operation.pointwise:
+            known = [tensor if self.writers(tensor) else torch.zeros(tensor.shape) for tensor in inputs]
+            result = reduce(torch.maximum, known) if len(known) > 1 else known[0].clone()
+        else:
+            raise Unknown(f"what {operation.layer or name} does to positions is not known")
+        first = tree_leaves(result)[0]
+        if (self.usual.used or name == "view") and (written or not self.writers(first)):
+            self._note(number, operation, live, first)
+        if written and first is not given[written[0]]:
+            result = given[written[0]].copy_(first)
+        elif len(schema.returns) > 1:
+            result = (first, *(first.clone() for _ in schema.returns[1:]))
+        return result
+
+    def _without_constants(self, given: dict[str, Any], written: list[str]) -> dict[str, Any]:
+        """The arguments; what depends on no image becomes 0, the number of no pixel."""
+        shapes = iter(self.usual.before)
+        self.shapes: dict[int, torch.Size] = {}
+        targets = {id(given[name]) for name in written}
+
+        def known(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            shape = next(shapes)
+            if leaf.is_floating_point() and not self.writers(leaf):
+                if id(leaf) in targets:  # Its other views must see what is written.
+                    torch.empty(0, dtype=leaf.dtype).set_(leaf.untyped_storage()).zero_()
+                else:
+                    leaf = torch.zeros_like(leaf)
+            self.shapes[id(leaf)] = shape
+            return leaf
+
+        return tree_map(known, given)
+
+    def _note(self, number: int, operation: Operation, live: list[Tensor], result: Tensor) -> None:
+        """Keeps what an operation does to maps: slides over them, lets them meet, or summarises them."""
+        window = operation.kernel or operation.name in ADAPTIVE
+        meeting = len(live) > 1 and (operation.pointwise or operation.name in ("cat", "stack"))
+        maps = result.any()
+        if maps:
+            self.live.add(number)
+        if live and (window or meeting or not maps):
+            before = [self._profile(tensor, self.shapes[id(tensor)]) for tensor in live]
+            views = [profile.view() for profile in before]
+            if not maps:
+                self.pooled[number] = views
+                return
+            after = self._profile(result, self.usual.after).view()
+            counts = bool(operation.kernel) or any(before[0].differs(profile) for profile in before[1:])
+            self.steps[number] = Step(max(views), after, counts or max(views) != after)
+
+    def _profile(self, tensor: Tensor, shape: torch.Size) -> Profile:
+        dims = self._enlarged(tensor, shape)
+        if len(dims) != 1 or dims[0] == 0:
+            raise Unknown("its maps do not grow with the image")
+        last, first = tensor.movedim(dims[0], -1).reshape(BATCH, -1, tensor.shape[dims[0]]).amax(1).long()
+        return Profile(last, first, self.size, shape[dims[0]])
+
+    def _enlarged(self, tensor: Tensor, shape: torch.Size | None = None) -> list[int]:
+        """The dimensions that grow with the image."""
+        shape = self.shapes[id(tensor)] if shape is None else shape
+        return [
+            dim for dim, (size, usual) in enumerate(zip(tensor.shape, shape, strict=True)) if size != usual
+        ]
+
+    # What an operation makes of the arguments `given` by name
+
+    def _reshaped(self, function: Any, given: dict[str, Any]) -> Tensor:
+        """A view; from a map to a vector an image, it is the end of positions."""
+        before, after = self.usual.before[0], self.usual.after
+        vector = len(before) > 2 and len(after) == 2 and after[0] == BATCH and given["self"].any()
+        try:
+            result = function(**given)
+        except RuntimeError:
+            if not vector:
+                raise
+            return torch.zeros(after)
+        positions = result.shape[0] != BATCH and before[-1] == after[1]
+        return result if not vector or result.shape == after or positions else torch.zeros(after)
+
+    def _convolution(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+        x, sides = given["input"], operation.kernel
+        self._check_window(x, sides)
+        shape = _shape(function, given)
+        x = x.unflatten(1, (given["groups"], -1)).amax(2)
+        for dim, (kernel, stride, padding, dilation) in enumerate(
+            zip(
+                sides,
+                *(_sides(given[name], sides) for name in ("stride", "padding", "dilation")),
+                strict=True,
+            ),
+            2,
+        ):
+            if given["transposed"]:
+                spread = list(x.shape)
+                spread[dim] = (spread[dim] - 1) * stride + 1
+                spread = x.new_zeros(spread)
+                spread.movedim(dim, 0)[::stride] = x.movedim(dim, 0)
+                x, stride, padding = spread, 1, dilation * (kernel - 1) - padding
+            x = _slide(x, dim, kernel, stride, padding, dilation, shape[dim])
+        return x.repeat_interleave(shape[1] // x.shape[1], 1)
+
+    def _pool(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+        x, sides = given["self"], operation.kernel
+        self._check_window(x, sides)
+        first = x.ndim - len(sides)
+        for dim in self._enlarged(x):
+            kernel, usual = sides[dim - first], self.usual.kernel[dim - first]
+            covers = self.shapes[id(x)][dim] == usual and self.usual.after[dim] == 1
+            average = "avg" in operation.name and not self._slides_behind()
+            if covers and (average or kernel == x.shape[dim]):
+                return torch.zeros(self.usual.after)
+        shape = _shape(function, given)
+        strides = _sides(given.get("stride") or sides, sides)
+        paddings, dilations = (_sides(given.get(name, default), sides) for name, default in WINDOW_DEFAULTS)
+        for dim, window in enumerate(zip(sides, strides, paddings, dilations, strict=True), first):
+            x = _slide(x, dim, *window, shape[dim])
+        return x
+
+    def _adaptive(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+        x, usual = given["self"], self.usual.before[0]
+        sides = list(x.shape[-2:])
+        for dim in (-2, -1):
+            n_in, n_out = usual[dim], self.usual.after[dim]
+            if x.shape[dim] == n_in:
+                sides[dim] = n_out
+            elif n_out == 1 or (n_in != n_out and not self._slides_behind()):
+                return torch.zeros(self.usual.after)
+            elif n_in % n_out:
+                raise Unknown(f"pooling of {n_in} positions unevenly to {n_out} has no fixed window")
+            else:
+                x = _slide(x, x.ndim + dim, n_in // n_out, n_in // n_out, 0, 1, x.shape[dim] * n_out // n_in)
+                sides[dim] = x.shape[dim]
+        return F.adaptive_max_pool2d(x, sides)
+
+    def _slides_behind(self) -> bool:
+        """Whether a window wider than one position slides over what this operation gives.
+
+        Over that itself: if it is a single position, it gates the larger maps that it meets.
+        """
+        behind, single = {len(self.operations)}, math.prod(self.usual.after[2:]) == 1
+        for number, later in enumerate(self.plan[len(self.operations) + 1 :], len(self.operations) + 1):
+            if not behind.isdisjoint(later.sources) and not (single and math.prod(later.after[2:]) > 1):
+                behind.add(number)
+                if later.used and max(later.kernel, default=1) > 1:
+                    return True
+        return False
+
+    def _check_window(self, x: Tensor, sides: tuple[int, ...]) -> None:
+        """Raises Unknown for a window over positions that are no longer a map's, as a linear layer gives them."""
+        if len(sides) == 2 and max(sides) > 1 and math.prod(self.shapes[id(x)][-2:]) > 1 and not x.any():
+            raise Unknown("a window slides over positions made anew from a vector")
+
+    def _reduce(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+        """Over channels, say; if it is over positions, it summarises a map."""
+        x, over = given["self"], given.get("dim")
+        over = range(x.ndim) if over is None or over == [] else [over] if isinstance(over, int) else over
+        over = [dim % x.ndim for dim in over]
+        result = x.amax(over, keepdim=given.get("keepdim", False))
+        enlarged = set(self._enlarged(x))
+        if 0 in over and not enlarged & set(over) and x.any():
+            raise Unknown(f"{operation.name} mixes the images of a batch")
+        return torch.zeros_like(result) if enlarged & set(over) else result
+
+    def _spread(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+        """Softmax and the like: over channels."""
+        x, dim = given["self"], given["dim"]
+        if dim % x.ndim in self._enlarged(x):
+            raise Unknown(f"{operation.name} over positions lets each see all")
+        return x.amax(dim, keepdim=True).expand_as(x).clone()
+
+    def _gate(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+        return torch.maximum(*given["self"].chunk(2, given.get("dim", -1)))
+
+    def _product(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+        """Of matrices; if it sums over positions, it summarises a map."""
+        a, b = [value for value in given.values() if isinstance(value, Tensor)][-2:]
+        summed = a.ndim - 1 in self._enlarged(a) or b.ndim - 2 in self._enlarged(b)
+        kept = a.ndim - 2 in self._enlarged(a), b.ndim - 1 in self._enlarged(b)
+        if (summed and any(kept)) or all(kept):
+            raise Unknown(f"{operation.name} lets each position see all")
+        result = torch.maximum(a.amax(-1, keepdim=True), b.amax(-2, keepdim=True))
+        return torch.zeros_like(result) if summed else result
+
+    def _upsample(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+        x, usual = given["self"], self.usual
+        sides = [x.shape[dim] * usual.after[dim] // usual.before[0][dim] for dim in (2, 3)]
+        return F.interpolate(x, sides)
+
+    def _norm(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+        return given["input"].clone()
+
+    def _fill(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+        return torch.zeros_like(given["self"])
+
+
+def _shape(function: Any, given: dict[str, Any]) -> torch.Size:
+    """Of the function's first result."""
+    return tree_leaves(function(**tree_map_only(Tensor, lambda tensor: tensor.to("meta"), given)))[0].shape
+
+
+def _sides(value: int | list[int], sides: tuple[int, ...]) -> list[int]:
+    """One value for each side of a window."""
+    value = [value] if isinstance(value, int) else list(value)
+    return value * len(sides) if len(value) == 1 else value
+
+
+def _slide(x: Tensor, dim: int, kernel: int, stride: int, padding: int, dilation: int, length: int) -> Tensor:
+    """The maximum over a sliding window along one dimension, at `length` positions."""
+    reach = dilation * (kernel - 1) + 1
+    end = (length - 1) * stride + reach - x.shape[dim] - padding
+    x = F.pad(x, [0, 0] * (x.ndim - 1 - dim) + [padding, end])
+    return x.unfold(dim, reach, stride)[..., ::dilation].amax(-1)
+
+
+ADAPTIVE = ("_adaptive_avg_pool2d", "adaptive_max_pool2d")
+WINDOW_DEFAULTS = (("padding", 0), ("dilation", 1))
+REDUCTIONS = "mean sum amax amin max min prod var std logsumexp linalg_vector_norm".split()
+POOLS = ("avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
+RULES = {
+    "convolution": Reach._convolution,
+    **dict.fromkeys(POOLS, Reach._pool),
+    **dict.fromkeys(ADAPTIVE, Reach._adaptive),
+    **dict.fromkeys(REDUCTIONS, Reach._reduce),
+    **dict.fromkeys(("_softmax", "_log_softmax"), Reach._spread),
+    **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm"), Reach._product),
+    **dict.fromkeys(NORMS, Reach._norm),
+    "upsample_nearest2d": Reach._upsample,
+    "glu": Reach._gate,
+    "fill": Reach._fill,
+}
