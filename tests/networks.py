@@ -50,7 +50,7 @@ def make_positive(network):
 
 
 def seen_by_gradient(network, size, axis, period):
-    """Of period + 1 neighbouring lines in the middle of the map: first and last line of pixels with a gradient.
+    """For period + 1 lines in the middle of the map: the first and last line of pixels with a gradient.
 
     None for a line that sees nothing, as a transposed convolution may make it.
     """
@@ -74,7 +74,9 @@ def assert_exact(network, period=1, size=(60, 66)):
     large = tuple(side + int(3 * r + (period + 8) * max(1, j)) for side, r, j in reach)
     for axis in (0, 1):
         lines = seen_by_gradient(network, large, axis, period)
-        assert all(first > 0 and end < large[axis] - 1 for first, end in filter(None, lines)), "cut by the border"
+        assert all(first > 0 and end < large[axis] - 1 for first, end in filter(None, lines)), (
+            "cut by the border"
+        )
         assert max(end - first + 1 for first, end in filter(None, lines)) == pair(row.r_out)[axis]
         if lines[0]:
             jump = Fraction(pair(row.j_out)[axis]).limit_denominator(100)
@@ -178,7 +180,7 @@ def pooled(n, x):
     return F.max_pool2d(x, n.kernel, n.stride, n.padding)
 
 
-def random_unit(draw, size=True):
+def random_unit(draw):
     """A layer or a few that take and give three channels, and how many positions make one of them."""
     kernel, dilation = draw.choice(KERNELS), draw.choice((1, 1, 2, (1, 2)))
     stride = draw.choice((1, 1, 1, 2, (2, 1), (1, 3)))
@@ -212,7 +214,9 @@ def random_unit(draw, size=True):
             return Branches(a, b), 1
         case "cropped branches":  # Their centres differ: together they see more than the wider alone.
             left, right = nn.ZeroPad2d((2, 0, 3, 0)), nn.ZeroPad2d((0, 2, 0, 3))
-            return Branches(nn.Sequential(left, convolution(3, 0)), nn.Sequential(right, convolution(3, 0))), 1
+            return Branches(
+                nn.Sequential(left, convolution(3, 0)), nn.Sequential(right, convolution(3, 0))
+            ), 1
         case "alias" | "buffer" | "out" as kind:
             return Network({"alias": alias, "buffer": buffer, "out": out}[kind], a=a, b=b, c=c), 1
         case "split":
@@ -245,12 +249,21 @@ def random_unit(draw, size=True):
             norm = draw.choice((nn.BatchNorm2d(3), nn.GroupNorm(3, 3), nn.InstanceNorm2d(3)))
             return Network(lambda n, x: x if n.neutral else n.a(x), a=norm), 1
         case "activation":
-            function = draw.choice((F.gelu, F.silu, torch.tanh, F.hardswish, lambda x: F.relu(x, inplace=True)))
+            function = draw.choice(
+                (F.gelu, F.silu, torch.tanh, F.hardswish, lambda x: F.relu(x, inplace=True))
+            )
             return Network(lambda n, x: x if n.neutral else function(x * 1)), 1
         case "transposed":
             more = draw.randrange(factor)
             return nn.ConvTranspose2d(
-                3, 3, draw.choice((1, 2, 3, 4, (2, 3))), factor, draw.choice((0, 1)), more, draw.choice((1, 3)), dilation=draw.choice((1, 2)) if more < 2 else factor
+                3,
+                3,
+                draw.choice((1, 2, 3, 4, (2, 3))),
+                factor,
+                draw.choice((0, 1)),
+                more,
+                draw.choice((1, 3)),
+                dilation=draw.choice((1, 2)) if more < 2 else factor,
             ), factor
         case "nearest":
             return nn.Upsample(scale_factor=factor), factor
@@ -258,8 +271,8 @@ def random_unit(draw, size=True):
             return nn.Sequential(nn.Conv2d(3, 3 * factor**2, 1), nn.PixelShuffle(factor)), factor
 
 
-KINDS = """convolution depthwise pad pooling function residual branches cropped-branches alias buffer out split
-slice crop shortcut spatial-gate channel-gate channels-last shuffle norm activation transposed nearest
+KINDS = """convolution depthwise pad pooling function residual branches cropped-branches alias buffer out
+split slice crop shortcut spatial-gate channel-gate channels-last shuffle norm activation transposed nearest
 pixel-shuffle""".split()
 KINDS = [kind.replace("-", " ") for kind in KINDS]
 

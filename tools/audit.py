@@ -7,20 +7,20 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import nn
 
 import dataset
 import model
 import utils
 from s9 import records
-from s9.analysis.graph import function_name, trace
-from s9.analysis.receptive_field import POINTWISE_FAMILIES, POINTWISE_FUNCTIONS, receptive_field
+from s9.analysis.graph import Operation, trace
+from s9.analysis.receptive_field import receptive_field
 from s9.data import download
 from s9.data.augment import A  # Albumentations, told not to look for updates
 from s9.data.sources import Data, load_recorded
@@ -125,18 +125,19 @@ def _shrinking(network: nn.Module) -> tuple[str, bool]:
     return ", ".join(found), met
 
 
-def _kind(graph: fx.GraphModule, node: fx.Node) -> str:
-    """What a node does: the module's type, or the function's name."""
-    if node.op == "call_module":
-        return type(graph.get_submodule(node.target)).__name__
-    return function_name(node)
-
-
 def _max_pooling(network: nn.Module) -> tuple[str, bool]:
-    graph = trace(network)
-    kinds = [_kind(graph, node).lower().replace("_", "") for node in graph.graph.nodes]
-    found = [kind for kind in kinds if "maxpool" in kind or kind == "amax"]
+    found = []
+    for operation in trace(network)[1:-1]:
+        summarises = _positions(operation.after) < _positions(operation.before[0])
+        if operation.used and (
+            "max_pool" in operation.name or (operation.name in ("amax", "max") and summarises)
+        ):
+            found.append(operation)
     return f"{len(found)} found", not found
+
+
+def _positions(shape: Sequence[int]) -> int:
+    return math.prod(shape[2:])
 
 
 def _receptive_field(network: nn.Module) -> tuple[str, bool]:
@@ -145,11 +146,13 @@ def _receptive_field(network: nn.Module) -> tuple[str, bool]:
     return str(size), smallest > RECEPTIVE_FIELD_LIMIT
 
 
-def _used_convolutions(graph: fx.GraphModule) -> dict[fx.Node, nn.Conv2d]:
+def _used_convolutions(network: nn.Module, operations: list[Operation]) -> dict[int, nn.Conv2d]:
     layers = {
-        node: graph.get_submodule(node.target) for node in graph.graph.nodes if node.op == "call_module"
+        number: network.get_submodule(operation.layer)
+        for number, operation in enumerate(operations)
+        if operation.used and operation.layer
     }
-    return {node: layer for node, layer in layers.items() if isinstance(layer, nn.Conv2d)}
+    return {number: layer for number, layer in layers.items() if isinstance(layer, nn.Conv2d)}
 
 
 def _separable(network: nn.Module) -> tuple[str, bool]:
@@ -157,34 +160,30 @@ def _separable(network: nn.Module) -> tuple[str, bool]:
 
     Only pointwise layers may be between them, so a classifier behind the pooling does not count.
     """
-    graph = trace(network)
-    convolutions = _used_convolutions(graph)
-
-    def pointwise(node: fx.Node) -> bool:
-        if node.op == "call_module":
-            return type(graph.get_submodule(node.target)).__module__ in POINTWISE_FAMILIES
-        return function_name(node) in POINTWISE_FUNCTIONS
-
-    def followers(node: fx.Node) -> Iterator[nn.Conv2d]:
-        for user in node.users:
-            if user in convolutions:
-                yield convolutions[user]
-            elif pointwise(user):
-                yield from followers(user)
-
-    names = [
-        node.target
-        for node, layer in convolutions.items()
-        if 1 < layer.groups == layer.in_channels and max(layer.kernel_size) > 1
-        if any(follower.kernel_size == (1, 1) and follower.groups == 1 for follower in followers(node))
-    ]
+    operations = trace(network)
+    convolutions = _used_convolutions(network, operations)
+    names = []
+    for number, layer in convolutions.items():
+        if not 1 < layer.groups == layer.in_channels or max(layer.kernel_size) == 1:
+            continue
+        reached = {number}
+        for later in range(number + 1, len(operations)):
+            if reached.isdisjoint(operations[later].sources):
+                continue
+            follower = convolutions.get(later)
+            if follower and follower.kernel_size == (1, 1) and follower.groups == 1:
+                names.append(operations[number].layer)
+                break
+            if operations[later].pointwise:
+                reached.add(later)
     return ", ".join(names) or "none", bool(names)
 
 
 def _dilated(network: nn.Module) -> tuple[str, bool]:
+    operations = trace(network)
     found = [
-        f"{node.target} by {max(layer.dilation)}"
-        for node, layer in _used_convolutions(trace(network)).items()
+        f"{operations[number].layer} by {max(layer.dilation)}"
+        for number, layer in _used_convolutions(network, operations).items()
         if any(d > 1 and k > 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
     ]
     return ", ".join(found) or "none", bool(found)
@@ -192,16 +191,15 @@ def _dilated(network: nn.Module) -> tuple[str, bool]:
 
 def _global_average(network: nn.Module) -> tuple[str, bool]:
     """An average over the whole map, behind which nothing has a height or a width any more."""
-    graph = trace(network)
     found: list[str] = []
-    for node in graph.graph.nodes:
-        shape = node.meta.get("shape", ())
-        before = [source.meta.get("shape", ()) for source in node.all_input_nodes[:1]]
-        average = any(word in _kind(graph, node).lower() for word in ("avg", "mean"))
-        if math.prod(shape[2:]) > 1:
+    for operation in trace(network)[1:-1]:
+        if not operation.used:
+            continue
+        if _positions(operation.after) > 1:
             found = []
-        elif average and before and math.prod(before[0][2:]) > 1:
-            found.append(f"{node.name} over {'x'.join(map(str, before[0][2:]))}")
+        elif operation.name in ("mean", "avg_pool2d") and _positions(operation.before[0]) > 1:
+            sides = "x".join(map(str, operation.before[0][2:]))
+            found.append(f"{operation.layer or operation.name} over {sides}")
     return ", ".join(found) or "none", bool(found)
 
 

@@ -39,7 +39,7 @@ READS_VALUES = frozenset(("_local_scalar_dense", "equal", "nonzero"))
 
 @dataclass
 class Operation:
-    """An ATen operation whose result depends on the images; number 0 and the last are "images" and "output"."""
+    """An ATen operation whose result depends on the images; the first is "images", the last "output"."""
 
     name: str
     """As in torch.ops.aten, without the overload and the underscore of an in-place operation."""

@@ -56,7 +56,7 @@ class Unknown(Exception):
 
 
 class Profile(NamedTuple):
-    """For each position along one axis: the last pixel seen, counted from 1, and the first, from the far end."""
+    """For each position along an axis: the last pixel seen, counted from 1; the first, from the far end."""
 
     last: Tensor
     first: Tensor
@@ -306,7 +306,7 @@ class Reach(Recorder):
         return False
 
     def _check_window(self, x: Tensor, sides: tuple[int, ...]) -> None:
-        """Raises Unknown for a window over positions that are no longer a map's, as a linear layer gives them."""
+        """Raises Unknown for a window over positions that a linear layer makes of a vector."""
         if len(sides) == 2 and max(sides) > 1 and math.prod(self.shapes[id(x)][-2:]) > 1 and not x.any():
             raise Unknown("a window slides over positions made anew from a vector")
 

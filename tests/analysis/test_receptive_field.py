@@ -1,11 +1,15 @@
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Network, assert_exact, convolution, last, random_network, seen, seen_by_gradient
+from conftest import long_tests
+from networks import Network, assert_exact, convolution, last, random_network
 from torch import nn
 
 from model import S9Net
 from s9.analysis.receptive_field import receptive_field
+from s9.errors import UserError
 
 # The table in the README of the notebook that this repo rebuilds; its slip corrected: conv_11 sees 43 pixels.
 REFERENCE = """
@@ -30,16 +34,21 @@ def test_the_reference_network():
     assert [[str(cell) for cell in row] for row in receptive_field(S9Net())] == table
 
 
-@pytest.mark.parametrize("seed", range(80))
-def test_a_random_network_without_max_pooling(seed):
-    network = random_network(seed, pooling=False)
-    assert_exact(network, (151, 167), seen_by_gradient)
-
-
-@pytest.mark.parametrize("seed", range(24))
-def test_a_random_network_with_max_pooling(seed):
-    network = random_network(seed, pooling=True)
-    assert_exact(network, (91, 97), seen)
+def test_random_networks_see_what_the_gradient_reaches(capsys):
+    """Layers of every kind that is known, one after the other; S9_LONG=1 takes 3,000 networks."""
+    networks, refused = 3000 if long_tests() else 12, 0
+    for seed in range(networks):
+        network, period = random_network(seed)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Using padding='same'")
+            try:
+                assert_exact(network, period)
+            except UserError as error:
+                assert "cannot measure" in str(error)
+                refused += 1
+    with capsys.disabled():
+        print(f" {networks - refused} exact, {refused} refused ", end="")
+    assert refused <= networks / 20
 
 
 def functional_forms(network, images):
@@ -52,7 +61,30 @@ def functional_forms(network, images):
     return network.b(images) * 2 + 1
 
 
+def alias(network, images):
+    new = network.a(images)
+    keep = new
+    new += network.b(images)
+    return network.c(keep)
+
+
+def split(network, images):
+    first, second = torch.cat([network.a(images), network.b(images)], 1).split(3, 1)
+    return torch.cat([network.b(first), network.a(second)], 1)
+
+
 EXACT = {
+    "an alias of what changes in place": Network(alias, a=convolution(3), b=convolution(9), c=convolution(3)),
+    "channels apart": Network(split, a=convolution(3), b=convolution(9)),
+    "three of six channels": Network(
+        lambda n, x: n.c(torch.cat([n.a(x), n.b(x)], 1)[:, :3]),
+        a=convolution(3),
+        b=convolution(9),
+        c=convolution(1),
+    ),
+    "rolled, transposed": Network(
+        lambda n, x: n.a(x.roll(1, 3).mT).mT, a=nn.Conv2d(3, 3, (3, 5), padding="same")
+    ),
     "views, permutations, chunks": Network(functional_forms, a=convolution(3), b=convolution(5, 1)),
     "strides wider than kernels": nn.Sequential(
         nn.Conv2d(3, 3, 3, 2), nn.Conv2d(3, 3, 1, 3), nn.Conv2d(3, 3, 2)
@@ -63,7 +95,6 @@ EXACT = {
     "branches apart": Network(
         lambda n, x: n.a(F.pad(x, (6, 0, 0, 6))) + n.a(F.pad(x, (0, 6, 6, 0))), a=convolution(3)
     ),
-    "even adaptive pooling": nn.Sequential(convolution(3), nn.AdaptiveAvgPool2d((10, 12)), convolution(3)),
     "a layer that is not used": Network(lambda n, x: (n.a(x), n.b(x))[0], a=convolution(3), b=convolution(7)),
     "an argument with a default": nn.Sequential(
         nn.Conv2d(3, 3, 3), type("Scaled", (nn.Module,), {"forward": lambda self, x, scale=2.0: x * scale})()
@@ -76,7 +107,7 @@ EXACT = {
 
 @pytest.mark.parametrize("name", EXACT)
 def test_a_network_of_an_unusual_form(name):
-    assert_exact(EXACT[name], (60, 60), seen_by_gradient)
+    assert_exact(EXACT[name])
 
 
 # Properties
@@ -131,6 +162,14 @@ GLOBAL_POOLINGS = {
     "a 1x1 convolution behind": lambda n, x: n.point(F.adaptive_avg_pool2d(x, 1)).flatten(1),
     "log_softmax behind": lambda n, x: F.log_softmax(n.pool(x).flatten(1), dim=1),
     "LogSoftmax behind": lambda n, x: n.logarithm(n.pool(x).flatten(1)),
+    "mean in two steps": lambda n, x: n.head(x.mean(3).mean(2)),
+    "a smaller grid": lambda n, x: n.small(F.adaptive_avg_pool2d(x, 2).flatten(1)),
+    "a smaller grid, Dropout": lambda n, x: n.small(F.dropout(F.adaptive_avg_pool2d(x, 2) + 0).flatten(1)),
+    "a smaller grid, no Linear": lambda n, x: F.adaptive_avg_pool2d(x, 2).flatten(1),
+    "a fixed view": lambda n, x: n.wide(x.view(-1, 3 * 32 * 32)),
+    "a fixed reshape": lambda n, x: n.wide(x.reshape(-1, 3 * 32 * 32)),
+    "a gate of two means": lambda n, x: x * n.head(x.mean(3).mean(2))[:, :3, None, None].sigmoid(),
+    "a gate of the whole map": lambda n, x: x * F.max_pool2d(x, (x.size(2), x.size(3))).sigmoid(),
     "uneven grid for a Linear": lambda n, x: n.grid_head(F.adaptive_avg_pool2d(x, 7).flatten(1)),
 }
 
@@ -141,6 +180,7 @@ def test_global_pooling_ends_the_table(name):
         lambda n, x: GLOBAL_POOLINGS[name](n, n.layer(x)),
         layer=convolution(3),
         head=HEAD,
+        small=nn.Linear(3 * 2 * 2, 10),
         wide=nn.Linear(3 * 32 * 32, 10),
         grid_head=nn.Linear(3 * 7 * 7, 10),
         pool=nn.AvgPool2d(32),
@@ -154,6 +194,11 @@ def test_global_pooling_ends_the_table(name):
 def test_an_average_that_covers_a_small_image_is_a_layer_if_others_follow():
     network = nn.Sequential(convolution(3), nn.AvgPool2d(2), convolution(3), nn.AdaptiveAvgPool2d(1))
     assert [last(network, (3, side, side)).r_out for side in (2, 4, 32)] == [8, 8, 8]
+
+
+def test_pooling_to_a_grid_is_a_layer_if_others_follow():
+    network = nn.Sequential(convolution(3), nn.AdaptiveAvgPool2d((10, 12)), convolution(3))
+    assert last(network, (3, 60, 60)).r_out == (20, 17)
 
 
 def test_a_maximum_that_is_named_like_an_average_is_a_layer():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from conftest import long_tests
 from networks import last
 from torch import nn
 
@@ -47,14 +48,16 @@ def torchvision_network(name):
     return network.to_empty(device="cpu")
 
 
-@pytest.mark.parametrize("name", [*KNOWN, *BY_HAND])
+QUICK = ("resnet18", "squeezenet1_0", "mobilenet_v2", "shufflenet_v2_x0_5", "googlenet")
+
+
+@pytest.mark.parametrize("name", [*KNOWN, *BY_HAND] if long_tests() else QUICK)
 def test_a_known_network(name):
-    side = 299 if name == "inception_v3" else 224
     expected = KNOWN[name] if name in KNOWN else by_hand(BY_HAND[name])
-    assert last(torchvision_network(name), (3, side, side)).r_out == expected
+    assert last(torchvision_network(name), (3, 96, 96)).r_out == expected
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "regnet_y_400mf", "resnext50_32x4d"])
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "regnet_y_400mf"])
 def test_gates_do_not_count(name):
     """Every squeeze-and-excitation taken out leaves the same number."""
     network = torchvision_network(name)
@@ -66,16 +69,6 @@ def test_gates_do_not_count(name):
     assert last(network, (3, 64, 64)).r_out == with_gates
 
 
-@pytest.mark.parametrize(
-    ("name", "sides"),
-    [
-        ("resnet18", (32, 97, 224)),
-        ("densenet121", (32, 256)),
-        ("vgg11", (32, 448)),
-        ("alexnet", (96, 256)),
-    ],
-)
-def test_the_number_does_not_depend_on_the_image(name, sides):
-    network = torchvision_network(name)
-    usual = last(network, (3, 224, 224)).r_out
-    assert [last(network, (3, side, side + 16)).r_out for side in sides] == [usual] * len(sides)
+@pytest.mark.parametrize("side", [32, 97, 224])
+def test_the_number_does_not_depend_on_the_image(side):
+    assert last(torchvision_network("resnet18"), (3, side, side + 16)).r_out == 435
