@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 DRIVE = "/content/drive"
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def in_colab() -> bool:
@@ -30,6 +31,9 @@ def notebook() -> dict | None:
     notebook = (answer or {}).get("ipynb")
     if notebook:
         notebook["metadata"].pop("widgets", None)  # GitHub refuses to show a notebook with Colab's.
+        for cell in notebook["cells"]:
+            if outputs := cell.get("outputs"):
+                cell["outputs"] = [output for output in outputs if VIEW not in output.get("data", {})]
     return notebook
 
 

@@ -99,6 +99,15 @@ def _inputs(
     return normalise(torch.from_numpy(np.ascontiguousarray(images)).to(device), mean, std)
 
 
+@torch.no_grad()
+def class_probabilities(
+    network: nn.Module, images: np.ndarray, mean: Sequence[float], std: Sequence[float]
+) -> np.ndarray:
+    """Of each class for each image: float32 (n, classes). Arguments as for grad_cam()."""
+    check_array("images", images, ("n", "height", "width", 3), np.uint8)
+    return network.eval()(_inputs(network, images, mean, std)).softmax(1).cpu().numpy()
+
+
 def grad_cam(
     network: nn.Module, images: np.ndarray, labels: np.ndarray, mean: Sequence[float], std: Sequence[float]
 ) -> np.ndarray:

@@ -280,6 +280,28 @@ def plot_grad_cam(
     return figure
 
 
+@styled
+def plot_photo(
+    image: np.ndarray, maps: np.ndarray, classes: Sequence[str], probabilities: np.ndarray, dataset: str
+) -> NotebookFigure:
+    """Draw a photo as the network gets it, and beside it the Grad-CAM map of each of some classes.
+
+    Args:
+        image: uint8 (height, width, 3).
+        maps: floats (n, height, width), 0 to 1, from interpret.grad_cam().
+        classes, probabilities: names and probabilities of the n classes.
+        dataset: name of the data set that the network was trained on.
+    """
+    figure = new_figure(dataset, "your photo; yellow pixels raise the score of the class", height=2.9)
+    first, *others = figure.subplots(1, 1 + len(maps))
+    draw_image(first, image)
+    first.set_title("input of the network", loc="center", size=10)
+    for axes, heat, name, probability in zip(others, maps, classes, probabilities, strict=True):
+        draw_image(axes, _heated(image, heat))
+        axes.set_title(f"{name} {_percent(probability)}", loc="center", size=10)
+    return figure
+
+
 def _named(example: Example, classes: Sequence[str]) -> str:
     return f"{classes[example.predicted]} {_percent(example.probability)}"
 

@@ -200,9 +200,17 @@ def test_the_notebook_in_a_browser(browser, lab):
     assert bars, "no bar was a widget that filled up"
     assert len(set(images) - set(last)) == 1, "the curves after the first of two epochs, and no other picture"
 
+    photo = str(REPO / "Images" / "metrics.png")
+    with page.expect_file_chooser() as chooser:
+        page.click(".jp-OutputArea .widget-upload")
+    chooser.value.set_files(photo)
+    page.wait_for_selector(".jp-OutputArea img.widget-image", timeout=30_000)
+    assert waited_for(page, "() => document.querySelector('img.widget-image').naturalWidth > 1000", 10)
+
     cells = {cell.id: cell for cell in saved(page, path).cells}
     page.close()
     outputs = [output for output in cells["train"].outputs if output.get("data") != {"text/plain": ""}]
     assert {output.output_type for output in outputs} == {"stream"}
-    assert "widget-view" not in path.read_text(encoding="utf-8")
+    with_widgets = [name for name, cell in cells.items() if "widget-view" in str(cell.get("outputs"))]
+    assert with_widgets == ["tryout"]
     assert path.stat().st_size < 3_000_000

@@ -1,0 +1,74 @@
+"""A widget that classifies a photo in a notebook, in JupyterLab or Colab."""
+
+import tempfile
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+from IPython import get_ipython
+from torch import nn
+
+from s9.analysis import interpret
+from s9.data import photos
+from s9.data.sources import Data
+from s9.errors import UserError
+from s9.plots.diagnostics import plot_photo
+
+WIDTH = "750px"
+
+
+def try_out(network: nn.Module, data: Data) -> "TryOut | None":
+    """The widget; None, and a line that says so, where a program runs the notebook: nobody can upload there.
+
+    Nor would the widget work in the notebook that the program saves. Arguments as for TryOut.
+    """
+    kernel = getattr(get_ipython(), "kernel", None)
+    if getattr(
+        kernel, "_allow_stdin", False
+    ):  # Whether somebody can answer, by the request of the front end.
+        return TryOut(network, data)
+    print("Run this cell in JupyterLab or Colab to upload a photo.")
+    return None
+
+
+class TryOut(widgets.VBox):
+    """A button to upload a photo; then the photo as the network gets it, its likeliest classes and Grad-CAM.
+
+    network: of model.py, on any device. data: that it was trained on.
+    """
+
+    def __init__(self, network: nn.Module, data: Data) -> None:
+        self.network, self.data = network, data
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="Upload a photo")
+        self.picture = widgets.Image(layout={"width": WIDTH})
+        self.problem = widgets.Label()
+        self.upload.observe(self._show, "value")
+        super().__init__([self.upload])
+
+    def _show(self, change: dict) -> None:
+        # Of ipywidgets 8 a tuple of files, of 7, in Colab, a dictionary of them by name.
+        files = list(change["new"].items() if isinstance(change["new"], dict) else change["new"])
+        if not files:
+            return
+        name, file = files[-1] if isinstance(files[-1], tuple) else (files[-1]["name"], files[-1])
+        try:
+            self.picture.value = self._drawn(name, bytes(file["content"]))
+            self.children = [self.upload, self.picture]
+        except UserError as error:
+            self.problem.value = str(error)
+            self.children = [self.upload, self.problem]
+
+    def _drawn(self, name: str, content: bytes) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"photo{Path(name).suffix}")
+            path.write_bytes(content)
+            try:
+                image = photos.read(path)
+            except UserError as error:
+                raise UserError(str(error).replace(str(path), name)) from error
+        mean, std = self.data.mean, self.data.std
+        probabilities = interpret.class_probabilities(self.network, image[None], mean, std)[0]
+        likeliest = np.argsort(-probabilities, kind="stable")[:3]
+        maps = interpret.grad_cam(self.network, image[None].repeat(len(likeliest), 0), likeliest, mean, std)
+        labels = [self.data.classes[label] for label in likeliest]
+        return plot_photo(image, maps, labels, probabilities[likeliest], self.data.name).png
