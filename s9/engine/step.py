@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from s9.engine import checkpoint
 

@@ -166,38 +166,25 @@ def test_a_last_batch_too_small_for_all_is_named():
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        (
-            {"WORLD_SIZE": "2"},
-            "WORLD_SIZE is set, but not RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: ",
-        ),
-        (
-            {"LOCAL_RANK": "0"},
-            "LOCAL_RANK is set, but not RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT: ",
-        ),
-        ({"RANK": "", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}, "RANK is set, but not RANK, MASTER_ADDR"),
-        ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE is set, but not MASTER_ADDR, MASTER_PORT"),
-        (
-            {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "two", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
-            "WORLD_SIZE=two is not a number: unset it, or start the processes with accelerate launch",
-        ),
+        ("WORLD_SIZE=2", "WORLD_SIZE is set, but not RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: unset it"),
+        ("RANK= LOCAL_RANK=0 WORLD_SIZE=1", "RANK is set, but not RANK, MASTER_ADDR"),
+        ("OMPI_COMM_WORLD_SIZE=2", "OMPI_COMM_WORLD_SIZE is set, but not MASTER_ADDR, MASTER_PORT"),
+        ("RANK=0 LOCAL_RANK=0 WORLD_SIZE=two MASTER_ADDR=a MASTER_PORT=1", "WORLD_SIZE=two is not a number"),
     ],
 )
 def test_an_incomplete_launch_is_one_line(monkeypatch, variables, message):
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+    for variable in variables.split():
+        monkeypatch.setenv(*variable.split("="))
     with pytest.raises(UserError, match=f"^{message}"):
         make_accelerator("cpu", "float32")
 
 
 def test_the_environment_does_not_configure_accelerate(monkeypatch):
-    for name, value in (
-        ("GRADIENT_ACCUMULATION_STEPS", "4"),
-        ("MIXED_PRECISION", "bf16"),
-        ("DYNAMO_BACKEND", "inductor"),
-        ("TORCH_DEVICE", "meta"),
-        ("USE_FSDP", "true"),
-    ):
-        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    for (
+        variable
+    ) in "GRADIENT_ACCUMULATION_STEPS=4 DYNAMO_BACKEND=inductor TORCH_DEVICE=meta USE_FSDP=true".split():
+        monkeypatch.setenv(*f"ACCELERATE_{variable}".split("="))
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     accelerator = make_accelerator("cpu", "float32")
     assert accelerator.gradient_accumulation_steps == 1
     assert (accelerator.mixed_precision, accelerator.device.type) == ("no", "cpu")
