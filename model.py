@@ -1,7 +1,7 @@
-"""The networks, smallest part first: a convolutional unit, a block, a network.
+"""The networks. First their units, then each network as a sequence of blocks C1 C2 C3 C4 O.
 
-Every network takes float images of shape (batch, 3, 32, 32) and returns logits of shape (batch, 10).
-It needs torch alone: copied into an empty folder, it builds every network.
+Every network takes float images of shape (batch, 3, 32, 32), normalised, and returns float logits of shape
+(batch, classes). The file needs torch alone.
 """
 
 from collections import OrderedDict
@@ -24,7 +24,7 @@ __all__ = [
 def conv_unit(in_channels: int, out_channels: int, dropout: float, **convolution: int) -> nn.Sequential:
     """A 3x3 convolution (padding 1, no bias: BatchNorm has one), ReLU, BatchNorm, Dropout.
 
-    `convolution` is passed on: stride=2 halves the map, dilation=2 trims it by 2 and widens the view.
+    convolution: arguments of nn.Conv2d; stride=2 halves the map, dilation=2 makes each side 2 shorter.
     """
     return nn.Sequential(
         OrderedDict(
@@ -37,9 +37,9 @@ def conv_unit(in_channels: int, out_channels: int, dropout: float, **convolution
 
 
 def separable_unit(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
-    """A depthwise separable convolution: 3x3 on each channel alone, then 1x1 across channels.
+    """A depthwise 3x3 and a pointwise 1x1 convolution, ReLU, BatchNorm, Dropout.
 
-    Nothing stands between the two, as in Xception (Chollet, 2017, https://arxiv.org/abs/1610.02357).
+    There is no activation between the two convolutions (Chollet, 2017, https://arxiv.org/abs/1610.02357).
     """
     return nn.Sequential(
         OrderedDict(
@@ -53,7 +53,7 @@ def separable_unit(in_channels: int, out_channels: int, dropout: float) -> nn.Se
 
 
 def classifier(channels: int, classes: int) -> nn.Conv2d:
-    """A 1x1 convolution without bias. Raises ValueError for less than one class."""
+    """A 1x1 convolution without bias. Raises ValueError if classes is less than 1."""
     if classes < 1:
         raise ValueError(f"classes must be at least 1, got {classes}")
     return nn.Conv2d(channels, classes, 1, bias=False)
@@ -62,13 +62,13 @@ def classifier(channels: int, classes: int) -> nn.Conv2d:
 class S9Net(nn.Module):
     """The reference network: C1 C2 C3 C4 O, 174,352 parameters, receptive field 51.
 
-    Each block is three convolutional units; where the map shrinks, the third does it: by dilation in C1
-    (32 to 30 pixels), by stride 2 in C2 (to 15) and C3 (to 8). No pooling but the global average in O.
+    Each block has three units. The third one reduces the map: by dilation in C1 (32 to 30 pixels), by
+    stride 2 in C2 (to 15) and C3 (to 8). The only pooling is the global average in O.
 
-    dropout: probability in 0..1 after every unit. 0 by default: so small a network underfits, and on a CPU
-    the random numbers cost a good part of a training step. The summary is the same for any value.
+    dropout: probability in 0..1, after every unit. The default is 0, because the network underfits.
+    classes: at least 1.
 
-    Raises ValueError for a dropout outside of 0..1.
+    Raises ValueError if dropout or classes is out of range.
     """
 
     def __init__(self, dropout: float = 0.0, classes: int = 10) -> None:
@@ -109,9 +109,12 @@ class S9Net(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """A 3x3 convolution, BatchNorm, activation; the input is added where it fits (He et al., 2015).
+    """A 3x3 convolution, BatchNorm, activation, plus the input if it has the same shape.
 
-    `convolution` is passed on, its padding 1 if not given: stride=2 halves the map, dilation=2 trims it by 2.
+    Residual connections: He et al., 2015, https://arxiv.org/abs/1512.03385.
+
+    convolution: arguments of nn.Conv2d; the padding is 1 if not given, so that stride=2 halves the map and
+    dilation=2 makes each side 2 shorter.
     """
 
     def __init__(
@@ -130,16 +133,16 @@ class ResidualUnit(nn.Module):
         self.residual = in_channels == out_channels and keeps_size
 
     def forward(self, features: Tensor) -> Tensor:
-        """Of a map (batch, in_channels, height, width), one (batch, out_channels, ...)."""
+        """Maps (batch, in_channels, height, width) to (batch, out_channels, ...)."""
         result = self.activation(self.norm(self.convolution(features)))
         return features + result if self.residual else result
 
 
 class SeparableUnit(nn.Module):
-    """A depthwise 3x3 convolution, BatchNorm, then across channels: three times as many, SiLU, out_channels.
+    """A depthwise 3x3 convolution, BatchNorm, 1x1 to 3 * in_channels, SiLU, 1x1 to out_channels, BatchNorm.
 
-    The order is ConvNeXt's (Liu et al., 2022, https://arxiv.org/abs/2201.03545): one activation, where the
-    channels are many, and none behind the sum. The input is added where it fits.
+    The order is ConvNeXt's (Liu et al., 2022, https://arxiv.org/abs/2201.03545), with one activation, between
+    the 1x1 convolutions. The input is added if it has out_channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -154,14 +157,14 @@ class SeparableUnit(nn.Module):
         self.residual = in_channels == out_channels
 
     def forward(self, features: Tensor) -> Tensor:
-        """Of a map (batch, in_channels, height, width), one (batch, out_channels, height, width)."""
+        """Maps (batch, in_channels, height, width) to (batch, out_channels, height, width)."""
         inner = self.activation(self.pointwise(self.norm(self.depthwise(features))))
         result = self.projection_norm(self.projection(inner))
         return features + result if self.residual else result
 
 
 def output(channels: int, classes: int) -> nn.Sequential:
-    """The global average over a map of any size, and the classifier."""
+    """The global average of a map of any size, then the classifier."""
     return nn.Sequential(
         OrderedDict(
             global_average=nn.AdaptiveAvgPool2d(1),
@@ -173,10 +176,9 @@ def output(channels: int, classes: int) -> nn.Sequential:
 class BestNet(nn.Module):
     """The most accurate network here below the assignment's limit: C1 C2 C3 C4 O, 199,856 parameters.
 
-    The reference's skeleton, 32 to 30 to 15 pixels, but then to 13 by dilation, where the reference halves
-    the map again: three fifths of the parameters lie there and behind, and are worth more on more pixels.
-    Dense convolutions up to C4, which are quicker than separable ones for their worth, then two separable
-    units, which are wide for few parameters.
+    The map has 32, 30, 15 and then 13 pixels a side: C3 reduces it by dilation, not by stride 2 as in the
+    reference, because three fifths of the parameters are in its last unit and behind. Convolutions are dense
+    up to C4, which ends in two separable units, wide for few parameters.
     """
 
     def __init__(self, classes: int = 10) -> None:
@@ -212,12 +214,10 @@ class BestNet(nn.Module):
 class DilatedNet(nn.Module):
     """The extra credit: no stride, no pooling but the global average; C1 C2 C3 C4 O, 199,856 parameters.
 
-    In place of stride 2, the third convolution of C1, C2 and C3 is dilated, by 2, 3 and 3, and not padded:
-    it takes 4 or 6 pixels off the map, 32 to 28 to 22 to 16. To take off more would be quicker, and worse: it
-    is the image's border that goes. Without stride no layer widens the view of those behind it, so
-    convolutions in between are dilated as well, and padded: the receptive field is 45 pixels. The dilations
-    rise from 1 to 3, so that no pixel is passed over (Wang et al., 2018, https://arxiv.org/abs/1702.08502).
-    It takes images of at least 17 x 17.
+    In place of stride 2, the third convolution of C1, C2 and C3 is dilated, by 2, 3 and 3, without padding:
+    the map has 32, 28, 22 and 16 pixels a side. Convolutions in between are dilated as well, with padding, so
+    that the receptive field is 45 pixels. The dilations rise from 1 to 3, which leaves no gaps in the field
+    (Wang et al., 2018, https://arxiv.org/abs/1702.08502). Images must have at least 17 x 17 pixels.
     """
 
     def __init__(self, classes: int = 10) -> None:
@@ -251,11 +251,11 @@ class DilatedNet(nn.Module):
 
 
 class FastNet(nn.Module):
-    """The network of `--preset fast`, for the shortest time to 85%: C1 C2 C3 C4 O again, 494,368 parameters.
+    """The network of `--preset fast`, for the shortest time to 85%: C1 C2 C3 C4 O, 494,368 parameters.
 
-    Three units a block, the third with stride 2 in C1, C2 and C3: 32, 16, 8, 4 pixels. It is narrow where the
-    map is large, because there a channel costs most. It takes any image of at least 8 x 8, so that training
-    can begin with small ones, and it is above the assignment's limit of parameters: fast, not for handing in.
+    Each block has three units, the third with stride 2 in C1, C2 and C3: the map has 32, 16, 8 and 4 pixels a
+    side. There are few channels where the map is large, because a channel costs most there. Images must have
+    at least 8 x 8 pixels; training begins with small ones. It exceeds the assignment's limit of parameters.
     """
 
     def __init__(self, classes: int = 10) -> None:
@@ -273,11 +273,13 @@ class FastNet(nn.Module):
 
     @torch.no_grad()
     def init_whitening(self, images: Tensor) -> None:
-        """Makes the first convolution whiten the patches of `images` (n, 3, height, width), and freezes it.
+        """Initialises the first convolution to whiten the 3x3 patches of images, and freezes it.
 
-        Its kernels are the patches' strongest principal components, each scaled to variance 1 and taken with
-        both signs for the ReLU behind it, so that the next layers start from decorrelated colours and edges
-        (Page, 2019, https://github.com/davidcpage/cifar10-fast; Jordan, 2024, https://arxiv.org/abs/2404.00498).
+        Its kernels are the strongest principal components of the patches, scaled to variance 1, each with
+        both signs because a ReLU follows (Page, 2019, https://github.com/davidcpage/cifar10-fast; Jordan,
+        2024, https://arxiv.org/abs/2404.00498).
+
+        images: normalised float32 (n, 3, height, width).
         """
         convolution = self.C1[0].convolution
         patches = F.unfold(images, 3).transpose(1, 2).flatten(0, 1)
@@ -292,9 +294,9 @@ NETWORKS = {"reference": S9Net, "best": BestNet, "dilated": DilatedNet, "fast": 
 
 
 def build(name: str, classes: int = 10) -> nn.Module:
-    """A new network by its name in NETWORKS, its weights drawn from torch's global random state.
+    """Returns a new network by its name in NETWORKS, its weights drawn from torch's global random state.
 
-    Raises ValueError for another name, or if classes is less than 1.
+    Raises ValueError if there is no network of that name, or if classes is less than 1.
     """
     if name not in tuple(NETWORKS):
         raise ValueError(f"unknown model {name!r}: choose one of {', '.join(NETWORKS)}")
@@ -302,5 +304,5 @@ def build(name: str, classes: int = 10) -> nn.Module:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Every parameter, trained or not: what the assignment's limit of 200,000 is about."""
+    """Number of parameters, trained or frozen, each counted once."""
     return sum(parameter.numel() for parameter in network.parameters())

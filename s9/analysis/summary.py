@@ -1,4 +1,4 @@
-"""What a network consists of and costs: torchsummary's table, the count of multiply-adds."""
+"""torchsummary's table, the number of multiply-adds, and the receptive field as a Markdown table."""
 
 import contextlib
 import io
@@ -8,11 +8,13 @@ import torchsummary
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from s9.analysis.graph import copy_to_try
+from s9.analysis.graph import copy_to_try, one_line
+from s9.analysis.receptive_field import Row
+from s9.errors import UserError
 
 
 def count_multiply_adds(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> int:
-    """Of the convolutions and matrix products, for one image; the usual measure of a network's cost.
+    """Multiply-adds of the convolutions and matrix products for one image.
 
     Raises UserError if the network does not take an image of that size.
     """
@@ -23,21 +25,35 @@ def count_multiply_adds(network: nn.Module, input_size: tuple[int, int, int] = (
 
 
 def summary(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> str:
-    """What torchsummary prints of the network.
+    """The table that torchsummary prints of the network, made of a copy on the CPU in evaluation mode.
 
-    It is shown a copy, on the CPU and not in training: torchsummary sends a random batch through what it is
-    given, which would shift the BatchNorm statistics of a trained network, and move torch's random state.
+    torchsummary itself runs a random batch through the network, which would change the BatchNorm statistics
+    of a network in training mode, and torch's random state.
 
-    Raises UserError if the network does not take an image of that size.
+    torchsummary counts a shared layer at each call, and only parameters named weight or bias. Where its total
+    differs from the number of parameters, a last line gives that number.
+
+    Raises UserError if the network does not take an image of that size, or if a module in it returns
+    something other than a tensor or a tuple of tensors, which torchsummary cannot show.
     """
     tried, printed = copy_to_try(network, input_size), io.StringIO()
-    with contextlib.redirect_stdout(printed), torch.random.fork_rng(devices=[]):
-        torchsummary.summary(tried, tuple(input_size), device="cpu")
-    return printed.getvalue().strip("\n")
+    try:
+        with contextlib.redirect_stdout(printed), torch.random.fork_rng(devices=[]):
+            torchsummary.summary(tried, tuple(input_size), device="cpu")
+    except Exception as error:
+        raise UserError(
+            f"torchsummary cannot show {type(network).__name__}: its modules must take and return tensors "
+            f"({one_line(error)})"
+        ) from error
+    table = printed.getvalue().strip("\n")
+    count = sum(parameter.numel() for parameter in network.parameters())
+    if f"Total params: {count:,}\n" not in table:
+        table += f"\nParameters, each counted once, in all modules: {count:,}"
+    return table
 
 
-def receptive_field_table(network_rows: list) -> str:
-    """The rows of model.receptive_field as a Markdown table."""
+def receptive_field_table(network_rows: list[Row]) -> str:
+    """The rows of receptive_field as a Markdown table."""
     header = network_rows[0]._fields
     lines = [header, tuple("-" * len(name) for name in header), *network_rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
