@@ -159,12 +159,12 @@ def train(options: argparse.Namespace) -> None:
     """Trains as the options say. Raises UserError for options that do not fit together."""
     recipe, settings = chosen_settings(options)
     utils.new_network(settings.model)  # Refuses an unknown name before the data is loaded.
-    tracker = Tracker(options.track) if options.track else None
+    tracker = Tracker(options.track) if options.track else lambda run: None
     data = load(options.dataset, options.data_dir)
     settings = replace(settings, dataset=data.name)
     if FIRST_PROCESS:
         print(f"Recipe: preset {recipe}", flush=True)
-    trained = utils.fit(
+    utils.fit(
         settings,
         data,
         options.out,
@@ -172,16 +172,10 @@ def train(options: argparse.Namespace) -> None:
         device=options.device,
         precision=options.precision,
         workers=options.workers,
-        after_epoch=tracker or (lambda run: None),
+        after_epoch=tracker,
         init=options.init,
         graph=not options.no_graph,
     )
-    if tracker and FIRST_PROCESS:
-        from s9.plots.diagnostics import plot_confusion
-
-        data = data.validation() if settings.validation else data
-        found = utils.probabilities(trained.network, data)
-        tracker.finish("confusion", plot_confusion(data.test_labels, found, data.classes, data.name))
 
 
 def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.Scores:

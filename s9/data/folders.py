@@ -5,6 +5,7 @@ class, the same in every run, is the test set. A class's folder may have subfold
 """
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,7 @@ from s9.data import photos
 from s9.errors import UserError, printable
 
 TEST_PART = 5
-"""One in so many pictures of a class is for the test set."""
-
-Found = dict[str, list[Path]]
-"""The pictures of each class."""
+"""One of so many pictures of a class is for the test set."""
 
 
 def read(folder: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -25,36 +23,31 @@ def read(folder: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndar
 
     The pictures are read as predict.py reads them; the training set is shuffled, always in the same way.
 
-    Raises UserError if there are fewer than two classes, a class has too few pictures, is in the test set
-    only or cannot be told from another by its name, or a picture cannot be read.
+    Raises UserError if there are fewer than two classes, a class has too few pictures, is only in the test
+    set, or has almost the name of another, or a picture cannot be read.
     """
-    train = folder / "train" if (folder / "train").is_dir() else None
-    test = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
-    if (train is None) != (test is None):
-        raise UserError(f"{folder} has only one of train/ and test/: add the other, or remove it")
-    found = _find(train or folder, 1 if train else 2)
-    classes = tuple(found)
-    if train:
-        found_test = _find(test, 1)
-        if unknown := [name for name in found_test if name not in found]:
-            raise UserError(
-                f"{test} has the class {unknown[0]!r}, {train} has not: add it there or remove it"
-            )
+    train, *tests = (folder / name for name in ("train", "test", "val"))
+    test = next((path for path in tests if train.is_dir() and path.is_dir()), None)
+    found = _find(train if train.is_dir() else folder, least=1 if test else 2)
+    if test:
+        found_test = _find(test, least=1)
+        for name in found_test.keys() - found.keys():
+            raise UserError(f"{test} has the class {name!r}, but {train} does not: add it or remove it")
     else:
         found_test = {}
-        for label, name in enumerate(classes):
-            order = np.random.default_rng([0, label]).permutation(len(found[name]))
-            paths, count = found[name], max(1, round(len(order) / TEST_PART))
-            found[name], found_test[name] = (
-                [paths[index] for index in sorted(part)] for part in (order[count:], order[:count])
-            )
+        for label, (name, paths) in enumerate(found.items()):
+            order = np.random.default_rng([0, label]).permutation(len(paths))
+            count = max(1, round(len(paths) / TEST_PART))
+            found_test[name] = [paths[index] for index in order[:count]]
+            found[name] = [paths[index] for index in order[count:]]
+    classes = tuple(found)
     images, labels = _load(found, classes)
     order = np.random.default_rng(0).permutation(len(labels))
     return classes, images[order], labels[order], *_load(found_test, classes)
 
 
-def _find(folder: Path, least: int) -> Found:
-    """By class; raises UserError if a class has fewer than `least` pictures."""
+def _find(folder: Path, least: int) -> dict[str, list[Path]]:
+    """The pictures by class; raises UserError if a class has fewer than `least`."""
     try:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     except OSError as error:
@@ -62,12 +55,9 @@ def _find(folder: Path, least: int) -> Found:
     if len(names) < 2:
         holds = f"only the class {names[0]!r}" if names else "no class"
         raise UserError(f"{folder} holds {holds}: it needs a folder of pictures for each of two or more")
-    alike: dict[str, str] = {}
-    for name in names:
-        if not name.isprintable():
-            raise UserError(f"{folder} has a class named {name!a}: rename it, in printable characters")
-        if (other := alike.setdefault(name.casefold().strip(), name)) != name:
-            raise UserError(f"{folder} has the classes {other!r} and {name!r}, too alike: rename one")
+    alike, count = Counter(name.casefold().strip() for name in names).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{folder} has {count} classes named {alike!r}, but for case and spaces: rename them")
     known = photos.endings()
     found = {
         name: sorted(
@@ -80,21 +70,19 @@ def _find(folder: Path, least: int) -> Found:
     }
     for name, paths in found.items():
         if len(paths) < least:
-            raise UserError(f"{folder / name} holds {len(paths)} pictures: it needs {least} or more")
+            raise UserError(f"{folder / name} holds {len(paths)} pictures: it needs at least {least}")
     return found
 
 
-def _load(found: Found, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _load(found: dict[str, list[Path]], classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(path, label) for label, name in enumerate(classes) for path in found.get(name, ())]
-    images = np.empty((len(pairs), photos.SIZE, photos.SIZE, 3), np.uint8)
-    problems = []
-    bar = tqdm(pairs, "Reading pictures", disable=None, leave=False)  # None: not where output is no terminal.
+    images, problems = np.empty((len(pairs), photos.SIZE, photos.SIZE, 3), np.uint8), []
+    bar = tqdm(pairs, "Reading pictures", disable=None, leave=False)  # None: no bar outside of a terminal.
     for index, (path, _) in enumerate(bar):
         try:
             images[index] = photos.read(path)
         except UserError as error:
-            problems.append(str(error))
+            problems.append(error)
     if problems:
-        count = "1 picture" if len(problems) == 1 else f"{len(problems)} pictures, of which the first"
-        raise UserError(f"{count} cannot be used: {problems[0]}")
+        raise UserError(f"{len(problems)} of {len(pairs)} pictures cannot be used, the first: {problems[0]}")
     return images, np.array([label for _, label in pairs], np.int64)

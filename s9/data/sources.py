@@ -85,14 +85,14 @@ def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path 
         return digits()
     if dataset not in DATASETS:
         return pictures(Path(dataset))
-    if dataset == "cifar100":
-        if not data_dir:
-            raise UserError("CIFAR-100 is not downloaded: name the folder that holds it (--data-dir)")
-        classes, arrays = read_cifar100(Path(data_dir))
-        return Data("cifar100", classes, *arrays, *statistics(arrays[0]))
+    if dataset == "cifar100" and not data_dir:
+        raise UserError("CIFAR-100 is not downloaded: name the folder that holds it (--data-dir)")
     data_dir = data_dir or os.environ.get("CIFAR10_DIR") or None
     if data_dir is not None:
         try:
+            if dataset == "cifar100":
+                classes, arrays = read_cifar100(Path(data_dir).expanduser())
+                return Data("cifar100", classes, *arrays, *statistics(arrays[0]))
             return Data("cifar10", CLASSES, *read_folder(Path(data_dir).expanduser()))
         except (OSError, RuntimeError) as error:  # A name too long, a home that is not there.
             reason = getattr(error, "strerror", None) or error
@@ -137,13 +137,13 @@ def description(dataset: str, facts: dict) -> tuple[tuple[str, ...], tuple[float
         return data.classes, data.mean, data.std
     try:
         classes, mean, std = (tuple(facts[key]) for key in ("classes", "mean", "std"))
-        if not classes or len(set(classes)) < len(classes) or not all(isinstance(it, str) for it in classes):
-            raise ValueError("classes must be different names")
-        if not len(mean) == len(std) == 3 or not all(0 <= it <= 1 for it in (*mean, *std)) or 0 in std:
-            raise ValueError("mean and std must be three numbers in 0..1")
-        return classes, mean, std
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the record does not describe the data {dataset} ({error}): train again") from error
+        names = {name for name in classes if isinstance(name, str)}
+        in_range = 0 < min(std) <= max(*mean, *std) <= 1
+        if len(names) == len(classes) and len(mean) == len(std) == 3 and in_range:
+            return classes, mean, std
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise UserError(f"the record lacks classes, mean or std of the data set {dataset}: train again")
 
 
 def pictures(folder: Path) -> Data:

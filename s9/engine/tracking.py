@@ -1,8 +1,7 @@
-"""Sends a run's curves and one picture to a tracker that Accelerate supports, such as TensorBoard."""
+"""Sends a run's curves to a tracker that Accelerate supports, such as TensorBoard."""
 
 import io
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ PROJECT = "S9"
 
 
 class Tracker:
-    """For utils.fit's `after_epoch`: sends each epoch's row of the history.
+    """For utils.fit's `after_epoch`: sends each epoch's row of the history, and after the last one a picture.
 
     name: of a tracker in Accelerate, such as "tensorboard" or "wandb". One that writes files writes them into
     the run's folder, subfolder S9.
@@ -28,26 +27,31 @@ class Tracker:
     def __init__(self, name: str) -> None:
         if name not in LOGGER_TYPE_TO_CLASS:
             raise UserError(f"unknown tracker {name!r}: choose one of {', '.join(LOGGER_TYPE_TO_CLASS)}")
-        if name not in [str(kind) for kind in get_available_trackers()]:
+        if name not in map(str, get_available_trackers()):
             raise UserError(f"the tracker {name} is not installed: pip install {name}")
         self.name = name
         self.accelerator: Accelerator | None = None
 
     def __call__(self, run: Run) -> None:
-        """Sends the last row of the history."""
-        if self.accelerator is None:  # Not before: make_accelerator() resets what Accelerators share.
+        """Sends the last row of the history; the curves as a picture if the tracker takes pictures."""
+        if (
+            self.accelerator is None
+        ):  # Not before: make_accelerator() resets the state that Accelerators share.
             self.accelerator = Accelerator(log_with=self.name, project_dir=run.folder)
             self.accelerator.init_trackers(PROJECT, asdict(run.settings))
         row = run.history[-1]._asdict()
-        self.epoch = row.pop("epoch")
-        self.accelerator.log(row, step=self.epoch)
+        epoch = row.pop("epoch")
+        self.accelerator.log(row, step=epoch)
+        if run.complete:
+            tracker = self.accelerator.get_tracker(self.name)
+            if hasattr(tracker, "log_images"):
+                tracker.log_images({"curves": _curves(run)}, step=epoch)
+            self.accelerator.end_training()
 
-    def finish(self, name: str, picture: Any) -> None:
-        """Sends a picture, a figure of s9.plots, where the tracker takes pictures, and closes the tracker."""
-        if self.accelerator is None:
-            return
-        image = np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"))
-        tracker = self.accelerator.get_tracker(self.name)
-        if hasattr(tracker, "log_images"):
-            tracker.log_images({name: torch.tensor(image).permute(2, 0, 1)[None]}, step=self.epoch)
-        self.accelerator.end_training()
+
+def _curves(run: Run) -> torch.Tensor:
+    """The run's curves as one image, uint8 (1, 3, height, width)."""
+    from s9.plots.curves import plot_metrics  # Imports Matplotlib, which training does without.
+
+    png = plot_metrics(run.history, run.settings.dataset, run.settings.model).png
+    return torch.tensor(np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))).permute(2, 0, 1)[None]
