@@ -180,9 +180,8 @@ def test_an_incomplete_launch_is_one_line(monkeypatch, variables, message):
 
 
 def test_the_environment_does_not_configure_accelerate(monkeypatch):
-    for (
-        variable
-    ) in "GRADIENT_ACCUMULATION_STEPS=4 DYNAMO_BACKEND=inductor TORCH_DEVICE=meta USE_FSDP=true".split():
+    variables = "GRADIENT_ACCUMULATION_STEPS=4 DYNAMO_BACKEND=inductor TORCH_DEVICE=meta USE_FSDP=true"
+    for variable in variables.split():
         monkeypatch.setenv(*f"ACCELERATE_{variable}".split("="))
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     accelerator = make_accelerator("cpu", "float32")
