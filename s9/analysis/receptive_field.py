@@ -120,4 +120,4 @@ def _row(name: str, down: Step, across: Step) -> Row:
         list(map(size, *views)) for views in ((down.before, across.before), (down.after, across.after))
     )
     stride = size(*(step.after.j / step.before.j for step in (down, across)))
-    return Row(name, *before, stride, *after)
+    return Row._make([name, *before, stride, *after])
