@@ -18,6 +18,7 @@ from s9.plots.style import BLUE, GREEN, GREY, VERMILLION, NotebookFigure, draw_i
 
 COLUMNS = 5  # of the misclassified images
 LIKELIEST = 3  # classes listed under each of them
+NUMBERED = 20  # classes, at most, whose numbers the confusion matrix shows; of more they would overlap
 KERNEL_COLUMNS = 8
 IMAGES = ("n", "height", "width", 3)
 
@@ -151,7 +152,8 @@ def plot_confusion(
     shades = matplotlib.colormaps["Oranges"](0.6 * mistakes / max(1, mistakes.max()))
     np.einsum("iij->ij", shades)[:] = matplotlib.colormaps["Blues"](0.6 * accuracy)
     draw_image(matrix, shades)
-    for (row, column), count in np.ndenumerate(counts):
+    few = len(classes) <= NUMBERED
+    for (row, column), count in np.ndenumerate(counts) if few else ():
         color = "#999999" if count == 0 else "black"
         weight = "bold" if row == column else "normal"
         matrix.text(column, row, f"{count:,}", ha="center", va="center", size=10, color=color, weight=weight)
@@ -159,9 +161,9 @@ def plot_confusion(
     matrix.set_yticks(range(len(classes)), classes)
     matrix.set_xlabel("predicted class")
     matrix.set_ylabel("true class")
-    matrix.tick_params(length=0)
+    matrix.tick_params(length=0, labelsize=11 if few else 4)
     bars.barh(range(len(classes)), 100 * accuracy, color=BLUE, height=0.7)
-    for row, share in enumerate(accuracy):
+    for row, share in enumerate(accuracy if few else ()):
         text = f"{share:.1%}" if images[row] else "no images"
         bars.text(100 * share + 3, row, text, va="center", size=10)
     bars.set_title("Accuracy of each class, %")

@@ -47,7 +47,8 @@ images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 whole = torch.nn.Sequential(five, torch.nn.Softmax(1))
 torch.save([whole, transform, images, whole(images)], "all.pt")
 facts["training"] = fresh.training
-facts["shapes"] = [list(network(images).shape) for network in (fresh, five)]
+some = [load("fast", classes=count) for count in (3, 17, 100)]
+facts["shapes"] = [list(network(images).shape) for network in (fresh, five, *some)]
 facts["copied"] = torch.equal(copy.deepcopy(five)(images), five(images))
 facts["same class"] = type(pickle.loads(pickle.dumps(five))) is type(fresh)
 facts["left alone"] = all(sys.modules[name] is module for name, module in own.items()) and sys.path == path
@@ -127,7 +128,7 @@ def test_pretrained_networks_have_the_committed_weights(elsewhere, committed):
 
 def test_a_network_that_is_not_pretrained_is_a_new_one(elsewhere):
     assert elsewhere[1]["training"] is True
-    assert elsewhere[1]["shapes"] == [[2, 10], [2, 5]]
+    assert elsewhere[1]["shapes"] == [[2, 10], [2, 5], [2, 3], [2, 17], [2, 100]]
 
 
 def test_a_network_and_the_transform_can_be_copied_saved_whole_and_sent_to_spawned_workers(elsewhere):
