@@ -1,9 +1,9 @@
-"""Writes a trained network as an ONNX file, if ONNX Runtime computes the same with it as PyTorch does.
+"""Writes a trained network as an ONNX file, if ONNX Runtime gives the same logits as PyTorch.
 
 python -m tools.export_onnx --run results/reference --out s9.onnx
 
-The file takes `images`, float32 (batch, 3, 32, 32), in batches of any size, normalised with the mean and std
-that its metadata hold, and gives `logits`, float32 (batch, classes), in the order of the classes there.
+Input: `images`, float32 (batch, 3, 32, 32), normalised with the mean and std in the metadata.
+Output: `logits`, float32 (batch, classes), in the order of the classes in the metadata.
 """
 
 import importlib.util
@@ -21,14 +21,14 @@ from s9 import files
 from s9.errors import CommandParser, UserError
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-"""Of requirements-dev.txt: only this command needs them, so they are imported where they are used."""
+"""Only this command needs them: they are in requirements-dev.txt and imported where they are used."""
 
 TOLERANCE = 1e-4
-"""The largest difference between two logits that passes: the same sums in another order stay far below."""
+"""The largest difference between two logits that passes; sums in another order differ by far less."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command; ends with 1 if the logits differ, with 2 after one line about a user's mistake."""
+    """Runs the command. Exit codes: 1 if the logits differ, 2 for a user's mistake, with one line."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
@@ -51,7 +51,7 @@ def make_parser() -> CommandParser:
     """The command line."""
     parser = CommandParser(
         prog="python -m tools.export_onnx",
-        description="Write a run's network as an ONNX file, if ONNX Runtime computes the same with it.",
+        description="Write a run's network as an ONNX file, if ONNX Runtime gives the same logits.",
         epilog="Exit code 1, and no file, if a logit differs by more than 0.0001.",
     )
     parser.add_argument(
@@ -71,9 +71,9 @@ def require_packages() -> None:
 
 
 def to_onnx(trained: Trained) -> bytes:
-    """The content of an ONNX file with the network, its batch size open, and the data's facts as metadata.
+    """The content of an ONNX file: the network for any batch size, and metadata.
 
-    Metadata are text: `model` a name, `classes`, `mean` and `std` JSON lists.
+    Metadata: `model` is a name; `classes`, `mean` and `std` are JSON lists.
     """
     import onnx
 
@@ -88,7 +88,7 @@ def to_onnx(trained: Trained) -> bytes:
     )
     model = program.model_proto
     graph = model.graph
-    # PyTorch notes which line of which file, on this machine, each part came from.
+    # PyTorch stores the file and line on this machine that each part came from.
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
     facts = {name: json.dumps(getattr(trained, name)) for name in ("classes", "mean", "std")}
@@ -99,14 +99,14 @@ def to_onnx(trained: Trained) -> bytes:
 
 
 def random_images() -> Iterable[Tensor]:
-    """Batches of three sizes, the smallest among them, normally distributed like normalised images."""
+    """Batches of 1, 7 and 64 images of normally distributed values."""
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(count, 3, 32, 32, generator=generator) for count in (1, 7, 64)]
 
 
 @torch.no_grad()
 def largest_difference(content: bytes, network: nn.Module, batches: Iterable[Tensor]) -> float:
-    """Between the logits of ONNX Runtime and of PyTorch, both on the CPU; NaN if one of them gives NaN.
+    """Largest difference between the logits of ONNX Runtime and of PyTorch, on the CPU; NaN if one is NaN.
 
     content: of an ONNX file. batches: float32 (n, 3, 32, 32), normalised.
     """

@@ -20,7 +20,7 @@ VALIDATION_IMAGES = 5_000
 
 
 class Data(NamedTuple):
-    """A data set in memory."""
+    """A data set in memory: images uint8 (n, 32, 32, 3), labels int64 (n,) from 0 to len(classes) - 1."""
 
     name: str
     """Letters, digits, '.', '_' and '-'. That of a folder of pictures begins with "folder-"."""
@@ -42,7 +42,7 @@ class Data(NamedTuple):
         return digest.hexdigest()[:16]
 
     def facts(self) -> dict:
-        """What a record says of the data."""
+        """The data's entry in the record of a run."""
         return {
             "fingerprint": self.fingerprint(),
             "train": len(self.train_images),
@@ -67,14 +67,13 @@ class Data(NamedTuple):
 def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path | None = None) -> Data:
     """The named data set.
 
-    dataset: "cifar10", "cifar100", "digits", or "auto": CIFAR-10 where it can be had, else digits, and says
-    so; or the path of a folder of pictures, see folders.py.
+    dataset: "cifar10", "cifar100" or "digits"; "auto" for CIFAR-10 if it is available, else, with a warning,
+    the digits; or the path of a folder of pictures, see folders.py.
     data_dir: folder that holds CIFAR-10, as `cifar-10-batches-py` or as two parquet files; if None, the
     environment variable CIFAR10_DIR; if that is not set either, it is downloaded, once, into `cache`.
     For CIFAR-100, the folder that holds `cifar-100-python`.
 
-    Raises UserError for an unknown name, for a folder that was given but does not hold the whole data set,
-    and for one that is not needed: what was asked for by name is never silently replaced.
+    Raises UserError for an unknown name, and for a data_dir that is not needed or incomplete.
     """
     if dataset not in DATASETS and not os.path.isdir(dataset):  # noqa: PTH112, it takes any text.
         names = ", ".join(DATASETS)
@@ -103,8 +102,8 @@ def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path 
         if dataset == "cifar10":
             raise
         print(f"{error}\n\n{'!' * 78}")
-        print("CIFAR-10 cannot be had: going on with the small DIGITS data set instead.")
-        print(f"Its figures say nothing about CIFAR-10.\n{'!' * 78}\n", flush=True)
+        print("CIFAR-10 is not available: using the small DIGITS data set instead.")
+        print(f"Results on it say nothing about CIFAR-10.\n{'!' * 78}\n", flush=True)
         return digits()
 
 
@@ -174,7 +173,7 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
 
 def digits() -> Data:
     """Scikit-learn's 1,797 handwritten digits, 8x8 in 17 greys, as 32x32 RGB; a fifth of each to test."""
-    # Here: it takes a second to import, and nothing else needs it.
+    # Imported here: it takes a second, and nothing else needs it.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
