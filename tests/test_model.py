@@ -15,11 +15,6 @@ from s9.analysis.receptive_field import receptive_field
 from s9.analysis.summary import count_multiply_adds, summary
 from s9.errors import UserError
 
-# The table in the README of the notebook that this repo rebuilds: (layer, shape, parameters), 51 rows.
-UNITS = [(16, 32, 432), (16, 32, 2304), (16, 30, 2304), (32, 30, 4608), (32, 30, 9216), (32, 15, 9216)]
-UNITS += [(48, 15, (288, 1536)), (48, 15, 20736), (48, 8, 20736), (64, 8, 27648), (64, 8, 36864)]
-UNITS += [(64, 8, 36864)]
-
 
 @pytest.fixture(scope="module")
 def expected(request):
@@ -31,51 +26,14 @@ def cells(table):
     return [line.split() for line in table.splitlines()]
 
 
-def expected_rows():
-    rows = []
-    for channels, side, weights in UNITS:
-        if isinstance(weights, tuple):
-            rows.append(("Conv2d", 32, side, weights[0]))
-            weights = weights[1]
-        rows += [("Conv2d", channels, side, weights), ("ReLU", channels, side, 0)]
-        rows += [("BatchNorm2d", channels, side, 2 * channels), ("Dropout", channels, side, 0)]
-    return [*rows, ("AvgPool2d", 64, 1, 0), ("Conv2d", 10, 1, 640)]
-
-
 def test_the_summary_is_the_one_of_the_assignment_in_whole(expected):
-    assert cells(summary(S9Net())) == expected
-
-
-def test_the_file_that_the_summary_is_compared_with_holds_the_51_rows(expected):
-    rows = [line for line in expected if len(line) == 6 and "-" in line[0]]
-    assert [(row[0], " ".join(row[1:5]), row[5]) for row in rows] == [
-        (f"{layer}-{number}", f"[-1, {channels}, {side}, {side}]", f"{parameters:,}")
-        for number, (layer, channels, side, parameters) in enumerate(expected_rows(), 1)
-    ]
-    assert len(rows) == 51
-    assert ["Total", "params:", "174,352"] in expected
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.05])
-def test_the_summary_does_not_depend_on_dropout(dropout, expected):
-    network = S9Net(dropout=dropout)
-    assert cells(summary(network)) == expected
-    assert {layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)} == {dropout}
+    assert cells(summary(S9Net(dropout=0.05))) == expected
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.1])
 def test_dropout_out_of_range(dropout):
     with pytest.raises(ValueError, match=r"dropout must be in 0\.\.1, got"):
         S9Net(dropout=dropout)
-
-
-def test_dropout_drops_in_training_alone():
-    network = S9Net(dropout=0.5)
-    images = torch.randn(4, 3, 32, 32)
-    network.eval()
-    assert torch.equal(network(images), network(images))
-    network.train()
-    assert not torch.equal(network(images), network(images))
 
 
 def test_an_unknown_name():
@@ -115,34 +73,11 @@ print(*(model.count_parameters(model.build(name)) for name in model.NETWORKS))""
     assert printed.split() == ["174352", "199856", "199856", "494368"]
 
 
-def weights_of_seed(seed):
-    torch.manual_seed(seed)
-    return build("reference").state_dict()
-
-
-def test_weights_follow_from_the_seed():
-    first, again, other = weights_of_seed(1), weights_of_seed(1), weights_of_seed(2)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    drawn = [name for name in first if first[name].ndim == 4]
-    assert len(drawn) == 14
-    assert not any(torch.equal(first[name], other[name]) for name in drawn)
-
-
-def test_count_parameters_counts_frozen_ones_too():
-    network = S9Net()
-    assert count_parameters(network) == 174_352
-    network.C1.requires_grad_(False)
-    assert count_parameters(network) == 174_352
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_summary_leaves_all_as_it_was(training):
-    network = S9Net(dropout=0.05).train(training)
-    network.C2.train(not training)
+def test_the_summary_leaves_all_as_it_was():
+    network = S9Net(dropout=0.05)
+    network.C2.eval()
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     modes = [layer.training for layer in network.modules()]
-    torch.manual_seed(5)
-    random.seed(5)
     torch_state, python_state = torch.get_rng_state(), random.getstate()
     summary(network)
     assert torch.equal(torch.get_rng_state(), torch_state)
@@ -150,15 +85,7 @@ def test_the_summary_leaves_all_as_it_was(training):
     assert [layer.training for layer in network.modules()] == modes
     after = network.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in state.items())
-    assert all(tensor.device.type == "cpu" for tensor in after.values())
     assert not any(layer._forward_hooks for layer in network.modules())
-
-
-def test_the_summary_takes_a_network_that_is_elsewhere():
-    network = S9Net().to("meta")
-    with pytest.raises(ValueError, match="does not take an image"):
-        summary(network)  # There are no weights to copy: it says so rather than moving the network itself.
-    assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
 
 
 class Returns(nn.Module):
@@ -228,16 +155,6 @@ def test_init_whitening_whitens_patches():
     assert torch.equal(inside[:count], -inside[count:])
 
 
-def test_init_whitening_takes_the_strongest_components():
-    network, images = FastNet(), images_of_patches()
-    network.init_whitening(images)
-    kernels = network.C1[0].convolution.weight.flatten(1)
-    patches = F.unfold(images, 3).transpose(1, 2).flatten(0, 1)
-    kept = patches @ F.normalize(kernels[: len(kernels) // 2]).T
-    variances = torch.linalg.eigvalsh(patches.T @ patches / len(patches)).flip(0)
-    torch.testing.assert_close(kept.square().mean(0), variances[: kept.shape[1]], rtol=1e-3, atol=1e-6)
-
-
 def test_init_whitening_freezes_the_first_convolution_alone():
     network = FastNet()
     network.init_whitening(images_of_patches())
@@ -282,18 +199,17 @@ def test_a_separable_unit_adds_its_input_where_it_fits(channels, added):
     assert torch.equal(unit(features), features + result if added else result)
 
 
-def test_the_fast_network_as_the_docstring_has_it():
-    network = FastNet()
-    assert count_parameters(network) == 494_368
-    assert sorted({row.n_out for row in receptive_field(network)}) == [4, 8, 16, 32]
-
-
 # The networks to hand in
 
 
 @pytest.mark.parametrize(
     ("name", "parameters", "view", "sides"),
-    [("best", 199_856, 47, [13, 15, 30, 32]), ("dilated", 199_856, 45, [16, 22, 28, 32])],
+    [
+        ("reference", 174_352, 51, [8, 15, 30, 32]),
+        ("best", 199_856, 47, [13, 15, 30, 32]),
+        ("dilated", 199_856, 45, [16, 22, 28, 32]),
+        ("fast", 494_368, 91, [4, 8, 16, 32]),
+    ],
 )
 def test_a_network_as_its_docstring_has_it(name, parameters, view, sides):
     network = build(name)

@@ -1,4 +1,4 @@
-"""receptive_field on networks whose number others have published, or the papers' tables give."""
+"""receptive_field on networks whose number is published."""
 
 import pytest
 import torch
@@ -16,28 +16,6 @@ KNOWN = {  # Araujo et al., 2019; ResNet-50 with its stride in the 3x3 convoluti
     "mobilenet_v2": 491,
     "inception_v3": 1311,
 }
-BY_HAND = {  # The layers on the widest path, from the papers' tables: kernel/stride, times repeated.
-    "vgg11": "3/1 2/2 3/1 2/2 3/1*2 2/2 3/1*2 2/2 3/1*2 2/2",
-    "resnet34": "7/2 3/2 3/1*6 3/2 3/1*7 3/2 3/1*11 3/2 3/1*5",
-    "squeezenet1_0": "7/2 3/2 3/1*3 3/2 3/1*4 3/2 3/1",
-    "squeezenet1_1": "3/2 3/2 3/1*2 3/2 3/1*2 3/2 3/1*4",
-    "googlenet": "7/2 3/2 3/1 3/2 3/1*2 3/2 3/1*5 2/2 3/1*2",
-    "shufflenet_v2_x0_5": "3/2 3/2 3/2 3/1*3 3/2 3/1*7 3/2 3/1*3",
-    "efficientnet_b0": "3/2 3/1 3/2 3/1 5/2 5/1 3/2 3/1*2 5/1*3 5/2 5/1*3 3/1",
-    "mnasnet0_5": "3/2 3/1 3/2 3/1*2 5/2 5/1*2 5/2 5/1*2 3/1*2 5/2 5/1*3 3/1",
-    "regnet_x_400mf": "3/2 3/2 3/2 3/1 3/2 3/1*6 3/2 3/1*11",
-    "convnext_tiny": "4/4 7/1*3 2/2 7/1*3 2/2 7/1*9 2/2 7/1*3",
-}
-
-
-def by_hand(layers):
-    size, jump = 1, 1
-    for layer in layers.split():
-        shape, _, times = layer.partition("*")
-        kernel, stride = map(int, shape.split("/"))
-        for _ in range(int(times or 1)):
-            size, jump = size + (kernel - 1) * jump, jump * stride
-    return size
 
 
 def torchvision_network(name):
@@ -48,13 +26,12 @@ def torchvision_network(name):
     return network.to_empty(device="cpu")
 
 
-QUICK = ("resnet18", "squeezenet1_0", "mobilenet_v2", "shufflenet_v2_x0_5", "googlenet")
+QUICK = ("resnet18", "mobilenet_v2", "resnet50", "alexnet")
 
 
-@pytest.mark.parametrize("name", [*KNOWN, *BY_HAND] if long_tests() else QUICK)
+@pytest.mark.parametrize("name", KNOWN if long_tests() else QUICK)
 def test_a_known_network(name):
-    expected = KNOWN[name] if name in KNOWN else by_hand(BY_HAND[name])
-    assert last(torchvision_network(name), (3, 96, 96)).r_out == expected
+    assert last(torchvision_network(name), (3, 96, 96)).r_out == KNOWN[name]
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "regnet_y_400mf"])
