@@ -1,13 +1,13 @@
-"""The assignment's side of the repo: is every requirement met, what to hand in, what the README shows.
+"""Audits the assignment, writes its answers, and makes the pages and pictures of this repository.
 
-    python assignment.py audit     one row a requirement, with the value measured; exit 1 if one is not met
-    python assignment.py qna       the five answers, ready to paste
-    python assignment.py handin    makes your run the one that README.md, Images/ and the answers show
-    python assignment.py figures   draws the pictures in Images/ anew
-    python assignment.py readme    rewrites the machine-made parts of README.md
+    python assignment.py audit     measure every requirement; exit with 1 if one is not met
+    python assignment.py qna       print the five answers
+    python assignment.py handin    make your run the one that README.md and Images/ show
+    python assignment.py figures   draw the pictures in Images/
+    python assignment.py readme    write the generated parts of the pages
 
-Each takes --run, the folder of the run to speak of: results/best by default, or results/reference where that
-is not there.
+--run names the folder of the run, by default results/handin, results/best or results/reference, the first
+that exists.
 """
 
 import sys
@@ -20,24 +20,26 @@ from tools import answers, audit, claims, handin, report
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns 0, or 1 if the audit or the check fails; a user's mistake exits with 2."""
+    """Runs the command. Returns 0, or 1 if the audit or the check fails; a UserError exits with 2."""
     parser = CommandParser(
-        prog="assignment.py", description="Audit the assignment, write its answers, or refresh the README."
+        prog="assignment.py", description="Audit the assignment, write its answers, or update the pages."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (
-        ("audit", "measure every requirement; exit 1 if one is not met"),
+        ("audit", "measure every requirement; exit with 1 if one is not met"),
         ("qna", "print the five answers, ready to paste"),
-        ("handin", "make your run the one that README.md, Images/ and the answers show; push nothing"),
-        ("figures", "draw the pictures in Images/ anew, from the run's records and weights, and the data"),
-        ("readme", "rewrite the machine-made parts of README.md"),
+        ("handin", "make your run the one that README.md and Images/ show; nothing is pushed"),
+        ("figures", "draw the pictures in Images/ from the run and the data"),
+        ("readme", "write the generated parts of the pages"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument(
-            "--run", type=Path, default=report.handed_in(), help="run folder to speak of (%(default)s)"
+            "--run", type=Path, default=report.handed_in(), help="folder of the run (%(default)s)"
         )
         if name == "readme":
-            command.add_argument("--check", action="store_true", help="change nothing; exit 1 if out of date")
+            command.add_argument(
+                "--check", action="store_true", help="change nothing; exit with 1 if out of date"
+            )
         if name in ("audit", "figures", "handin"):
             command.add_argument("--data-dir", metavar="DIR", help="folder that holds CIFAR-10")
     options = parser.parse_args(arguments)
@@ -53,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"ready to push:\n{handin.git_lines()}")
             return 0
         if options.command == "figures":
-            claims.read_seeds(run.folder)  # Says so where nothing can be claimed of the run.
+            claims.read_seeds(run.folder)  # Raises UserError if it is no whole run on CIFAR-10's test set.
             report.draw_figures(run, load(run.settings.dataset, options.data_dir), report.IMAGES)
             return 0
         check = options.check

@@ -197,16 +197,7 @@ def _disagreements() -> list[str]:
     return [line for run in named for line in evidence.disagreements(run)]
 
 
-PICTURES = (
-    "Augmentation",
-    "receptive_field",
-    "metrics",
-    "confusion",
-    "results",
-    "gradcam",
-    "kernels",
-    "calibration",
-)
+PICTURES = "Augmentation receptive_field metrics confusion results gradcam kernels calibration".split()
 """The pictures of a run, in the notebook's order."""
 
 
@@ -219,22 +210,19 @@ def draw_run(run: Run, data: dataset.Data, folder: Path) -> None:
 def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
     """Writes the pictures of a run, and those that compare networks, into `folder`."""
     results = REPO / "results"
-    ours = []
+    ours, public = [], []
     for name, runs in claims.read_networks(results).items():
-        count, epochs = count_parameters(utils.new_network(name)), runs[0].settings.epochs
+        count = count_parameters(utils.new_network(name))
         rules = count < audit.PARAMETER_LIMIT
-        ours.append(curves.Point(name, count, *claims.accuracy(runs), epochs, rules))
-    public = []
+        ours.append(curves.Point(name, count, *claims.accuracy(runs), runs[0].settings.epochs, rules))
     for mark in claims.read_marks(results / "public.csv"):
         name = f"{mark.name}, best epoch" if mark.protocol.startswith("best") else mark.name
         rules = set(mark.rules) == set(claims.RULES)
         public.append(curves.Point(name, mark.parameters, mark.accuracy, None, mark.epochs, rules))
-    figures = {
-        **_run_figures(run, data),
-        "accuracy": curves.plot_accuracy(ours, public, audit.PARAMETER_LIMIT, audit.ACCURACY_LIMIT),
-    }
-    for name, figure in figures.items():
-        print(style.save(figure, folder / f"{name}.png"))
+    draw_run(run, data, folder)
+    figure = curves.plot_accuracy(ours, public, audit.PARAMETER_LIMIT, audit.ACCURACY_LIMIT)
+    style.save(figure, folder / "accuracy.png")
+    print(f"{', '.join([*PICTURES, 'accuracy'])} written to {folder}")
 
 
 def _run_figures(run: Run, data: dataset.Data) -> dict[str, style.NotebookFigure]:

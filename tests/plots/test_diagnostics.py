@@ -15,25 +15,16 @@ from s9.plots import diagnostics
 
 
 def test_augmentations_draw_what_each_transform_returns_on_the_same_images():
-    transforms = {"Original": lambda image: image, "Brighter": lambda image: image + np.uint8(100)}
-    figure = diagnostics.plot_augmentations(make_images(8), transforms, "cifar10")
-    cells, values = drawn(figure)
-    assert values == [*range(8), *range(100, 108)]
-    assert [cells[0].get_ylabel(), cells[8].get_ylabel()] == ["Original", "Brighter"]
-    assert fits(figure)
-
-
-def test_augmentations_in_place_do_not_change_the_images():
-    def blacken(image):
-        image[:] = 0
+    def brighten(image):
+        image += np.uint8(100)  # In place: it must get a copy.
         return image
 
-    images = make_images(3)
-    _, values = drawn(
-        diagnostics.plot_augmentations(images, {"A": blacken, "B": lambda image: image}, "cifar10")
-    )
-    assert values == [0, 0, 0, 0, 1, 2]
-    assert images[2].max() == 2
+    transforms = {"Brighter": brighten, "Original": lambda image: image}
+    figure = diagnostics.plot_augmentations(make_images(8), transforms, "cifar10")
+    cells, values = drawn(figure)
+    assert values == [*range(100, 108), *range(8)]
+    assert [cells[0].get_ylabel(), cells[8].get_ylabel()] == ["Brighter", "Original"]
+    assert fits(figure)
 
 
 @pytest.mark.parametrize(
@@ -46,23 +37,10 @@ def test_augmentations_name_the_transform_that_returns_something_else(wrong):
         diagnostics.plot_augmentations(make_images(2), {"Odd": wrong}, "cifar10")
 
 
-@pytest.mark.parametrize(
-    "images",
-    [
-        make_images(2) / 255,
-        make_images(2)[0],
-        make_images(0),
-        None,
-    ],
-)
+@pytest.mark.parametrize("images", [make_images(2) / 255, make_images(2)[0], make_images(0), None])
 def test_augmentations_refuse_other_images(images):
     with pytest.raises(UserError, match=r"images: must be an array of uint8 \(n, height, width, 3\), got "):
         diagnostics.plot_augmentations(images, {"Original": lambda image: image}, "cifar10")
-
-
-def test_augmentations_refuse_no_transform():
-    with pytest.raises(UserError, match="transforms: must have at least 1 entry, got 0"):
-        diagnostics.plot_augmentations(make_images(2), {}, "cifar10")
 
 
 # Receptive field
@@ -108,12 +86,6 @@ def test_the_receptive_field_leaves_pale_what_is_not_seen():
     for place, seen in (((16, 16), True), ((18.5, 13.5), True), ((25, 16), False), ((16, 8), False)):
         x, y = to_pixel(place)
         assert (picture[picture.shape[0] - int(y) - 1, int(x), 0] < 0.3) == seen, place
-
-
-@pytest.mark.parametrize("rows", [[], [("C1.0", 3)]])
-def test_the_receptive_field_refuses_other_rows(rows):
-    with pytest.raises(UserError, match="rows: must be the rows of receptive_field"):
-        diagnostics.plot_receptive_field(make_images(1)[0], rows, "cifar10")
 
 
 # Confusion
@@ -198,31 +170,6 @@ def test_kernels_and_answers_are_grey_at_0_and_reach_black_or_white_at_their_lar
     assert [cell.get_title() for cell in cells] == ["0.00", "0.50", "4.00", "", "", ""]
     assert "3 kernels of 3 x 3 pixels" in figure.get_suptitle()
     assert visible(figure) == cells
-
-
-@pytest.mark.parametrize("count", [1, 8, 9, 32])
-def test_every_kernel_stands_above_its_own_answer(count):
-    kernels = np.ones((count, 3, 3, 3))
-    kernels[:, 0, 0, 0] = np.linspace(-1, 1, count)
-    answers = np.ones((count, 4, 4))
-    answers[:, 0, 0] = np.linspace(-1, 1, count)
-    figure = diagnostics.plot_kernels(kernels, answers, "cifar10")
-    figure.draw_without_rendering()
-    cells = [axes for axes in figure.axes if axes.images]
-    above = [axes for axes in cells if axes.get_title()]
-    assert len(above) == count and len(cells) == 2 * count
-    for axes in above:
-        here = axes.get_position()
-        (below, *_) = sorted(
-            (
-                other
-                for other in cells
-                if abs(other.get_position().x0 - here.x0) < 0.01 and other.get_position().y0 < here.y0
-            ),
-            key=lambda other: -other.get_position().y0,
-        )
-        first, second = (it.images[0].get_array()[0, 0, 0] for it in (axes, below))
-        assert first == second
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """plot_misclassified: the mistakes it shows and the text below each."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from figures import CLASSES, drawn, fits, make_images, make_predictions, visible
@@ -68,30 +66,13 @@ def test_misclassified_draws_only_mistakes_with_their_own_texts():
     assert fits(figure)
 
 
-def test_misclassified_longest_texts_stay_apart():
-    images, labels, probabilities = make_predictions([0.999] * 5)
-    classes = ["airplane", "ship", "automobile"]
-    figure = diagnostics.plot_misclassified(images, labels, probabilities, classes, "cifar10")
-    figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for axes in figure.axes for text in axes.texts[:2]]
-    assert all(right.x0 - left.x1 > 10 for left, right in pairwise(boxes))
-    assert fits(figure)
-
-
-@pytest.mark.parametrize("mistakes", [1, 4, 7])
+@pytest.mark.parametrize("mistakes", [0, 1, 7])
 def test_misclassified_draws_all_when_there_are_fewer(mistakes):
     figure = diagnostics.plot_misclassified(*make_predictions([0.9] * mistakes + [0] * 3), CLASSES, "cifar10")
     cells, values = drawn(figure)
     assert values == list(range(mistakes))
-    assert "Shown: all of them" in figure.get_suptitle()
-    assert visible(figure) == cells
-
-
-def test_misclassified_without_a_mistake_says_so():
-    figure = diagnostics.plot_misclassified(*make_predictions([0] * 5), CLASSES, "cifar10")
-    assert figure.get_suptitle() == "CIFAR-10: 0 of 5 test images are misclassified"
-    assert visible(figure) == []
-    assert fits(figure)
+    assert ("Shown: all of them" in figure.get_suptitle()) == (mistakes > 0)
+    assert visible(figure) == cells and fits(figure)
 
 
 @pytest.mark.parametrize(
