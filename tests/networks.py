@@ -62,7 +62,7 @@ def seen_by_gradient(network, size, axis, period):
     return [(there[0], there[-1]) if there else None for there in lines]
 
 
-def assert_exact(network, period=1, size=(60, 66)):
+def assert_exact(network, period=1, size=(36, 40)):
     """The last row for an image of `size` against the experiment, on a larger image.
 
     period: positions after which the phases of up-sampling repeat.

@@ -43,8 +43,7 @@ def test_random_networks_see_what_the_gradient_reaches(capsys):
             warnings.filterwarnings("ignore", "Using padding='same'")
             try:
                 assert_exact(network, period)
-            except UserError as error:
-                assert "cannot measure" in str(error)
+            except UserError:
                 refused += 1
     with capsys.disabled():
         print(f" {networks - refused} exact, {refused} refused ", end="")
