@@ -17,7 +17,7 @@ from dataset import loaders
 from model import NETWORKS
 from s9 import records
 from s9.data.sources import DATASETS, load, load_recorded
-from s9.engine import hardware
+from s9.engine.hardware import DEVICES, PRECISIONS, Hardware
 from s9.engine.tracking import Tracker
 from s9.errors import CommandParser, Interrupted, RunError, UserError, option
 from s9.settings import PRESETS, Settings, preset
@@ -93,11 +93,11 @@ def make_parser() -> CommandParser:
         if setting.name not in ("model", "dataset"):
             _add_option(how, setting)
     where = parser.add_argument_group("where")
-    where.add_argument("--device", default="auto", help=f"one of {', '.join(hardware.DEVICES)} (%(default)s)")
+    where.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)} (%(default)s)")
     where.add_argument(
         "--precision",
         default="auto",
-        help=f"of training: auto (default) uses the fastest here; or {', '.join(hardware.PRECISIONS)}",
+        help=f"of training: auto (default) uses the fastest here; or {', '.join(PRECISIONS)}",
     )
     where.add_argument(
         "--workers",
@@ -132,9 +132,8 @@ def _add_option(group: argparse._ArgumentGroup, setting: Field) -> None:
         group.add_argument(option(setting.name), action="store_true", default=None, help=text)
         return
     values = {name: getattr(settings, setting.name) for name, settings in PRESETS.items()}
-    default = ", ".join(f"{name} {value}" for name, value in values.items())
-    if len(set(values.values())) == 1:
-        default = setting.default
+    differ = len(set(values.values())) > 1
+    default = ", ".join(f"{name} {value}" for name, value in values.items()) if differ else setting.default
     metavar = "N" if kind is int else "X"
     group.add_argument(option(setting.name), type=kind, metavar=metavar, help=f"{text}; default: {default}")
 
@@ -144,14 +143,9 @@ def chosen_settings(options: argparse.Namespace) -> tuple[str, Settings]:
 
     Raises UserError for an unknown preset and for values outside of their range.
     """
-    name = options.preset
-    if name is None:
-        name = options.model if options.model in PRESETS else "reference"
-    changes = {
-        setting.name: getattr(options, setting.name)
-        for setting in fields(Settings)
-        if setting.name != "dataset" and getattr(options, setting.name) is not None
-    }
+    name = options.preset or (options.model if options.model in PRESETS else "reference")
+    given = {setting.name: getattr(options, setting.name) for setting in fields(Settings)}
+    changes = {key: value for key, value in given.items() if key != "dataset" and value is not None}
     return name, replace(preset(name), **changes)
 
 
@@ -169,12 +163,9 @@ def train(options: argparse.Namespace) -> None:
         data,
         options.out,
         resume=options.resume,
-        device=options.device,
-        precision=options.precision,
-        workers=options.workers,
+        hardware=Hardware(options.device, options.precision, options.workers, not options.no_graph),
         after_epoch=tracker,
         init=options.init,
-        graph=not options.no_graph,
     )
 
 
@@ -182,8 +173,7 @@ def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.
     """Tests a run's weights in float32, on the test or validation set of its history; prints the scores."""
     run = records.read(folder)
     data = load_recorded(run.settings.dataset, run.facts.get("data", {}), data_dir)
-    if run.settings.validation:
-        data = data.validation()
+    data = data.validation() if run.settings.validation else data
     recorded, here = run.facts["data"]["fingerprint"], data.fingerprint()
     if here != recorded:
         print(f"These are other data (fingerprint {here}) than the run's ({recorded}): scores may differ")

@@ -1,7 +1,6 @@
 """The training and test loops, one epoch each, and `fit`, which runs them to the end."""
 
 import math
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +22,12 @@ from s9.data.device_loader import Loader, normalise
 from s9.data.sources import Data, description
 from s9.engine import finetune
 from s9.engine.failures import FiniteCheck, Interrupts, explain_failures
-from s9.engine.hardware import make_accelerator, precision_of, shared_batch_norm
+from s9.engine.hardware import Hardware, make_accelerator, precision_of, shared_batch_norm
 from s9.engine.optimizer import make_optimizer
 from s9.engine.progress import Forecast, ProgressBar
 from s9.engine.run import Progress, RunState, on_main_process
 from s9.engine.step import GraphedStep
-from s9.errors import Interrupted, RunError, UserError, how_to_resume, option
+from s9.errors import Interrupted, RunError, UserError, option
 from s9.records import Epoch, Run
 from s9.settings import Settings, image_size
 
@@ -196,10 +195,7 @@ def fit(
     folder: Path | None = None,
     runs: Path = records.RUNS,
     resume: bool = False,
-    device: str = "auto",
-    precision: str = "auto",
-    workers: int | None = None,
-    graph: bool = True,
+    hardware: Hardware = Hardware(),  # noqa: B008, it cannot be changed.
     after_epoch: Callable[[Run], None] = lambda run: None,
     transform: A.Compose | None = None,
     init: Path | None = None,
@@ -213,8 +209,6 @@ def fit(
     runs: parent of the folders that are chosen here.
     resume: continue the run in `folder`, or the one in `runs` that was saved last, from its checkpoint. The
     result is as if it had never stopped.
-    device, precision: see make_accelerator. workers: see dataset.loaders.
-    graph: capture the training step as a CUDA graph, where one process trains on a CUDA device.
     after_epoch: called in the main process with the records so far, once an epoch is saved.
     transform: an Albumentations Compose for the training images in place of dataset.train_transform, see
     check_transform; it overrides settings.augmentation and settings.shift, and the record holds it.
@@ -226,8 +220,9 @@ def fit(
     Raises UserError for settings, data or a folder that do not fit, before anything is trained; RunError if
     the training fails; Interrupted if it is stopped by a signal (Ctrl-C), after the run is saved.
     """
-    accelerator = make_accelerator(device, precision)
-    workers = default_workers(accelerator.device) if workers is None else workers
+    accelerator = make_accelerator(hardware.device, hardware.precision)
+    device = accelerator.device
+    workers = default_workers(device) if hardware.workers is None else hardware.workers
     if settings.dataset != data.name:
         raise UserError(f"the settings are for {settings.dataset}, the data is {data.name}: use the same")
     if settings.validation:
@@ -237,7 +232,7 @@ def fit(
     augmentation = transform or train_transform(data.mean, data.std, settings.augmentation, settings.shift)
     part = {"process": accelerator.process_index, "processes": accelerator.num_processes}
     train_loader, test_loader = loaders(
-        data, settings.batch_size, settings.seed, workers, accelerator.device, augmentation, **part
+        data, settings.batch_size, settings.seed, workers, device, augmentation, **part
     )
     claim = records.run_to_resume if resume else records.create_run
     folder = on_main_process(accelerator, lambda: claim(settings, folder, Path(runs)))
@@ -250,18 +245,19 @@ def fit(
         network.init_whitening(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))
     if start:
         network.load_state_dict(start.weights, strict=False)
-    network.to(accelerator.device, memory_format=torch.channels_last)
+    network.to(device, memory_format=torch.channels_last)
     optimizer, scheduler = make_optimizer(network, settings, settings.epochs * len(train_loader))
     # Accelerate changes the forward of the module it is given to mixed precision; wrapped in another module,
     # `network` itself stays as it is and tests in float32.
     prepared, optimizer = accelerator.prepare(nn.Sequential(network), optimizer)
 
-    facts = records.collect_facts(data.facts(), accelerator.device, precision_of(accelerator), workers)
-    if transform is not None:
+    facts = records.collect_facts(data.facts(), device, precision_of(accelerator), workers)
+    if transform:
         facts["transform"] = " ".join(repr(transform).split())
-    facts |= {"init": start.facts} if start else {}
+    if start:
+        facts["init"] = start.facts
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
-    if accelerator.scaler is not None:
+    if accelerator.scaler:
         parts["scaler"] = accelerator.scaler
     state = RunState(Run(folder, settings, facts, [], ""), parts, accelerator)
     what = f"{settings.model} on {data.name} for {settings.epochs} epochs, seed {settings.seed}"
@@ -270,19 +266,18 @@ def fit(
         state.restore()
     else:
         state.save()  # From here on the run can be resumed.
-    step = None
-    if graph and accelerator.device.type == "cuda" and accelerator.distributed_type == DistributedType.NO:
-        step = GraphedStep(network, settings.batch_size, facts["precision"])
+    one_gpu = device.type == "cuda" and accelerator.distributed_type == DistributedType.NO
+    graphed = one_gpu and hardware.graph
+    step = GraphedStep(network, settings.batch_size, facts["precision"]) if graphed else None
     _train_epochs(state, _Loop(prepared, train_loader, test_loader, step), after_epoch)
     return Trained(network, state.run.history, folder)
 
 
 def _first_network(settings: Settings, data: Data) -> nn.Module:
     """A new network of the settings' model for the data's classes, its weights drawn from the seed."""
-    for labels in (data.train_labels, data.test_labels):
-        if labels.min() < 0 or labels.max() >= len(data.classes):
-            found = f"{labels.min()} to {labels.max()}"
-            raise UserError(f"{data.name}: labels must be 0 to {len(data.classes) - 1}, got {found}")
+    labels, last = np.concatenate([data.train_labels, data.test_labels]), len(data.classes) - 1
+    if labels.min() < 0 or labels.max() > last:
+        raise UserError(f"{data.name}: labels must be 0 to {last}, got {labels.min()} to {labels.max()}")
     if torch.get_default_dtype() != torch.float32:
         raise UserError(f"torch's default dtype is {torch.get_default_dtype()}: set it back to torch.float32")
     torch.manual_seed(settings.seed)
@@ -334,12 +329,7 @@ def _train_epochs(state: RunState, loop: _Loop, after_epoch: Callable[[Run], Non
                 after_epoch(state.run)
             if interrupts.signal and len(state.run.history) < settings.epochs:
                 where = f"in epoch {epoch}" if state.progress.batches else f"after epoch {epoch}"
-                raise Interrupted(
-                    f"stopped {where} by {signal.Signals(interrupts.signal).name}; the run is saved in "
-                    f"{folder}: {how_to_resume(folder)}",
-                    128 + interrupts.signal,
-                    folder,
-                )
+                raise Interrupted(where, interrupts.signal, folder)
 
 
 def _train_epoch(state: RunState, epoch: int, loop: _Loop, interrupts: Interrupts, bar: ProgressBar) -> None:

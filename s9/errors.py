@@ -1,6 +1,7 @@
 """Errors that end in one clear line, and exit codes that tell a user's mistake from a failed run."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,11 +52,15 @@ class RunError(_OneLine, RuntimeError):
 
 
 class Interrupted(_OneLine, KeyboardInterrupt):
-    """A run that was stopped by a signal, and saved in `folder`; the exit code is 128 + the signal."""
+    """A run that was stopped by a signal, and saved in `folder`; the exit code is 128 + the signal.
 
-    def __init__(self, message: str, exit_code: int, folder: Path) -> None:
-        super().__init__(message)
-        self.exit_code, self.folder = exit_code, folder
+    where: "in epoch 2", for the message.
+    """
+
+    def __init__(self, where: str, number: int, folder: Path) -> None:
+        by = signal.Signals(number).name
+        super().__init__(f"stopped {where} by {by}; the run is saved in {folder}: {how_to_resume(folder)}")
+        self.exit_code, self.folder = 128 + number, folder
 
 
 def printable(text: object) -> str:
@@ -91,6 +96,5 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Prints the message and exits with code 2."""
-        printable = message.encode(errors="backslashreplace").decode()
-        self.exit(2, f"{self.prog}: error: {printable}\n")
+        """Prints the message, on one line, and exits with code 2."""
+        self.exit(2, f"{self.prog}: error: {printable(message)}\n")

@@ -20,15 +20,15 @@ def unmet(requirements: Path = REQUIREMENTS) -> list[str]:
     """The lines of a requirements file that no installed version fits; without the kernel's packages."""
     from pip._vendor.packaging.requirements import Requirement  # Only pip is certain to be installed.
 
-    there = _installed()
+    installed = _installed()
     lines = [line.split("#")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
-    wanted = {line: Requirement(line) for line in lines if line and not line.startswith(KERNEL)}
-    return [
-        line
-        for line, needed in wanted.items()
-        if not needed.specifier.contains(there.get(_plain(needed.name), "0.dev0"), prereleases=True)
-        or _plain(needed.name) not in there
-    ]
+
+    def met(line: str) -> bool:
+        needed = Requirement(line)
+        version = installed.get(_plain(needed.name))
+        return version is not None and needed.specifier.contains(version, prereleases=True)
+
+    return [line for line in lines if line and not line.startswith(KERNEL) and not met(line)]
 
 
 def install_missing() -> None:
@@ -47,17 +47,8 @@ def install_missing() -> None:
         constraints = Path(folder) / "constraints.txt"
         pins = [f"{name}=={number}\n" for name, number in kept.items() if name not in changing]
         constraints.write_text("".join(pins), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--constraint",
-            str(constraints),
-            *lines,
-        ]
-        done = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
+        done = subprocess.run([*pip, *lines], stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         sys.exit(f"pip cannot install {', '.join(lines)} ({reason}): install them, then restart the kernel")

@@ -29,13 +29,8 @@ from s9 import files
 from s9.errors import UserError, how_to_resume
 from s9.settings import Settings, from_record
 
-SETTINGS, HISTORY, LOG, WEIGHTS, CHECKPOINT = (
-    "settings.json",
-    "history.csv",
-    "log.txt",
-    "weights.safetensors",
-    "checkpoint.pt",
-)
+SETTINGS, HISTORY, LOG = "settings.json", "history.csv", "log.txt"
+WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.pt"
 RUNS = Path("runs")
 """Where new runs go by default."""
 DAMAGED = "git restore it, or train again"
@@ -126,15 +121,11 @@ def run_to_resume(settings: Settings, folder: Path | None = None, runs: Path = R
         raise UserError(f"nothing to resume in {folder}: it holds no checkpoint; start a new run instead")
     if (folder / SETTINGS).exists():
         other = asdict(_read_settings(folder)[0])
-        unlike = [
-            f"{key} {other[key]} there, {value} here"
-            for key, value in asdict(settings).items()
-            if other[key] != value
-        ]
-        if unlike:
+        pairs = [(key, other[key], value) for key, value in asdict(settings).items() if other[key] != value]
+        if pairs:
+            unlike = "; ".join(f"{key} {there} there, {here} here" for key, there, here in pairs)
             raise UserError(
-                f"cannot resume {folder}: other settings ({'; '.join(unlike)}); restore them, "
-                "or start a new run"
+                f"cannot resume {folder}: other settings ({unlike}); restore them, or start a new run"
             )
     files.ensure_writable(folder / WEIGHTS, WEIGHTS)
     for left_behind in folder.glob(".*-tmp"):  # by a process that was killed while it wrote
@@ -178,9 +169,8 @@ def collect_facts(data_facts: dict, device: torch.device, precision: str, worker
 
 def hardware_in_words(facts: dict) -> str:
     """Device, precision and workers of a run's facts, as text."""
-    workers = facts["workers"]
-    number = "no" if workers == 0 else workers
-    return f"{facts['device']}, {facts['precision']}, {number} worker{'s' if workers != 1 else ''}"
+    workers = {0: "no workers", 1: "1 worker"}.get(facts["workers"], f"{facts['workers']} workers")
+    return f"{facts['device']}, {facts['precision']}, {workers}"
 
 
 SAME_HARDWARE_AND_CODE = ("device", "threads", "precision", "python", "versions", "commit")
@@ -308,34 +298,41 @@ def read(folder: Path) -> Run:
     return Run(folder, settings, facts, read_history(folder / HISTORY), log)
 
 
-def read_weights(folder: Path, network: nn.Module) -> dict[str, Tensor]:
-    """A run's weights, of any number of classes.
+def read_weights(folder: Path, network: nn.Module, classifier: bool = True) -> dict[str, Tensor]:
+    """A run's weights for `network`, which must be of the class and have the shapes that were trained.
+
+    classifier: False leaves out the module of that name.
 
     Raises UserError if the file is missing, damaged, of another network, or not finite.
     """
-    path = folder / WEIGHTS
+    path, needed = folder / WEIGHTS, type(network).__name__
     try:
         with safetensors.safe_open(path, "pt") as file:
             named = (file.metadata() or {}).get("network", "")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary.
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} cannot be read as weights ({error}): {DAMAGED}") from error
-    needed = type(network).__name__
     if named != needed:
         other = named if named.isidentifier() else "a network without a name"
         raise UserError(f"{path} holds the weights of {other}, not of {needed}: name a run of {needed}")
+    expected = network.state_dict()
+    if not classifier:
+        weights, expected = _without_classifier(weights), _without_classifier(expected)
+    if _shapes(weights) != _shapes(expected):
+        raise UserError(f"{path} holds the weights of another {needed} than the one here: {DAMAGED}")
     if not all(tensor.float().isfinite().all() for tensor in weights.values()):
         raise UserError(f"{path} holds weights that are not finite: {DAMAGED}")
     return weights
 
 
-def load_weights(folder: Path, network: nn.Module) -> None:
-    """Loads a run's weights into `network`, which must be of the class that was trained.
+def _without_classifier(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if "classifier" not in name.split(".")}
 
-    Raises UserError, and leaves `network` unchanged, if the file is missing, damaged or of another network.
-    """
-    weights, path, needed = read_weights(folder, network), folder / WEIGHTS, type(network).__name__
-    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    if {name: tensor.shape for name, tensor in weights.items()} != expected:
-        raise UserError(f"{path} holds the weights of another {needed} than the one here: {DAMAGED}")
-    network.load_state_dict(weights)
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def load_weights(folder: Path, network: nn.Module) -> None:
+    """Loads a run's weights into `network`. Raises as read_weights does, and leaves it unchanged then."""
+    network.load_state_dict(read_weights(folder, network))

@@ -90,7 +90,7 @@ PRESETS = {
 
 def preset(name: str) -> Settings:
     """The settings of that name. Raises UserError if there is none."""
-    if name not in tuple(PRESETS):
+    if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
 

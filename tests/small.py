@@ -15,8 +15,10 @@ from torch import nn
 import utils
 from model import NETWORKS
 from s9.data.sources import Data
+from s9.engine.hardware import Hardware
 from s9.settings import Settings
 
+ON_CPU = Hardware("cpu", "float32", workers=0)
 SETTINGS = Settings(model="small", dataset="digits", epochs=3, batch_size=32, learning_rate=0.05)
 
 
@@ -48,9 +50,12 @@ def new_network(dropout=0.1):
     return SmallNet(dropout=dropout)
 
 
-def fit_small(folder, settings=SETTINGS, make=SmallNet, data=None, **options):
-    """A run on the CPU in this process; (network, history). make(): the network in the place of SmallNet."""
-    options = {"device": "cpu", "precision": "float32", "workers": 0, **options}
+def fit_small(folder, settings=SETTINGS, make=SmallNet, data=None, hardware=None, **options):
+    """A run on the CPU in this process; (network, history). make(): the network in the place of SmallNet.
+
+    hardware: what differs from ON_CPU.
+    """
+    options["hardware"] = ON_CPU._replace(**hardware or {})
     with patch.dict(NETWORKS, small=lambda classes: make()):
         trained = utils.fit(settings, data or small_data(), folder and Path(folder), **options)
     return trained.network, trained.history

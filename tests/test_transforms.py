@@ -16,6 +16,7 @@ from s9 import records
 from s9.data.augment import reseed
 from s9.data.batches import Batches
 from s9.data.cifar10 import MEAN, STD
+from s9.engine.hardware import Hardware
 from s9.errors import UserError
 from s9.settings import Settings
 from tools import answers, audit
@@ -220,7 +221,7 @@ def test_fit_trains_with_another_transform_and_records_it(tmp_path):
     images, labels = np.stack([noise(seed) for seed in range(40)]), np.arange(40) % 10
     data = dataset.Data("digits", tuple("0123456789"), images, labels, images, labels)
     settings = Settings(model="fast", dataset="digits", epochs=1, batch_size=20)
-    options = {"settings": settings, "data": data, "device": "cpu", "workers": 0}
+    options = {"settings": settings, "data": data, "hardware": Hardware("cpu", workers=0)}
     transform = A.Compose([A.PadIfNeeded(40, 40), A.RandomCrop(32, 32)])
     run = records.read(utils.fit(folder=tmp_path / "own", transform=transform, **options).folder)
     assert run.facts["transform"].startswith("Compose([ PadIfNeeded(")

@@ -99,7 +99,7 @@ def hooked(seen, note):
 def test_tests_are_as_precise_as_training_and_the_last_one_is_float32(tmp_path):
     seen = []
     make = hooked(seen, lambda layer, images, logits: (layer.training, logits.dtype))
-    fit_small(tmp_path / "run", make=make, precision="bfloat16")
+    fit_small(tmp_path / "run", make=make, hardware={"precision": "bfloat16"})
     assert seen.pop(0) == (False, torch.float32)  # the check of the size
     tests = [dtype for training, dtype in seen if not training]
     assert tests[-3:] == [torch.bfloat16, torch.bfloat16, torch.float32]
@@ -162,7 +162,7 @@ def test_probabilities_are_the_test_sets_in_its_order(data):
 
 
 def test_the_saved_weights_give_the_last_rows_accuracy_in_float32(data, tmp_path, monkeypatch):
-    network, history = fit_small(tmp_path / "run", precision="auto")
+    network, history = fit_small(tmp_path / "run", hardware={"precision": "auto"})
     monkeypatch.setitem(utils.build.__globals__["NETWORKS"], "small", lambda classes: SmallNet())
     fresh = utils.trained_network(records.read(tmp_path / "run"), data)
     _, test_loader = loaders(data, workers=0)

@@ -36,7 +36,7 @@ from s9 import files, records
 from s9.analysis.summary import count_multiply_adds
 from s9.data.device_loader import Loader
 from s9.data.sources import Data
-from s9.engine.hardware import DEVICES, make_accelerator, precision_of
+from s9.engine.hardware import DEVICES, Hardware, make_accelerator, precision_of
 from s9.engine.optimizer import make_optimizer
 from s9.engine.run import Progress
 from s9.engine.step import GraphedStep
@@ -222,7 +222,8 @@ def measure_fast(bench: Bench) -> list[Row]:
     before = plain_epoch_seconds(bench)
     settings = PRESETS["fast"]
     with tempfile.TemporaryDirectory() as folder:
-        history = utils.fit(settings, bench.data, Path(folder), device=bench.device.type).history
+        here = Hardware(bench.device.type)
+        history = utils.fit(settings, bench.data, Path(folder), hardware=here).history
     reached = next((row.epoch for row in history if row.test_accuracy >= GOAL), None)
     seconds = sum(row.seconds for row in history[:reached]) if reached else float("inf")
     # Before and after ours: a machine's speed drifts within minutes.

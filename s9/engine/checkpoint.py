@@ -37,7 +37,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     payload = content.getvalue()
     newest = folder / CHECKPOINT
     fresh = folder / f".{CHECKPOINT}-new"
-    replace(fresh, MARK + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    replace(fresh, _header(payload) + b"\n" + payload)
     if newest.exists():
         newest.replace(folder / PREVIOUS)
     fresh.replace(newest)
@@ -59,7 +59,7 @@ def load(folder: Path, settings: Settings) -> dict[str, Any]:
     for path in existing(folder):
         try:
             state = _read(path, settings)
-        except _Bad as error:
+        except (OSError, ValueError) as error:
             problems.append(f"{path} cannot be resumed from ({error})")
             continue
         if problems:
@@ -71,29 +71,28 @@ def load(folder: Path, settings: Settings) -> dict[str, Any]:
     raise UserError(f"{problem}: start a new run in another folder")
 
 
-class _Bad(Exception):
-    """A checkpoint cannot be used; the message is the reason."""
-
-
 def _read(path: Path, settings: Settings) -> dict[str, Any]:
-    try:
-        head, _, payload = path.read_bytes().partition(b"\n")
-    except OSError as error:
-        raise _Bad(error.strerror or str(error)) from error
+    """A checkpoint's state. Raises OSError, or ValueError with the reason, if it cannot be used."""
+    head, _, payload = path.read_bytes().partition(b"\n")
     if not head.startswith(MARK):
-        raise _Bad("it is not a checkpoint of this repository")
-    if head.removeprefix(MARK).decode("ascii", "replace") != hashlib.sha256(payload).hexdigest():
-        raise _Bad("it is damaged: its checksum differs")
+        raise ValueError("it is not a checkpoint of this repository")
+    if head != _header(payload):
+        raise ValueError("it is damaged: its checksum differs")
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:  # Made by hand, with a correct checksum.
-        raise _Bad("it holds more than tensors and plain values") from error
+        raise ValueError("it holds more than tensors and plain values") from error
     try:
-        if from_record(state["settings"]) == settings:
-            return state
+        recorded = from_record(state["settings"])
     except (AttributeError, TypeError, KeyError, ValueError) as error:
-        raise _Bad("it does not hold the settings of a run") from error
-    raise _Bad("it is of a run with other settings")
+        raise ValueError("it does not hold the settings of a run") from error
+    if recorded != settings:
+        raise ValueError("it is of a run with other settings")
+    return state
+
+
+def _header(payload: bytes) -> bytes:
+    return MARK + hashlib.sha256(payload).hexdigest().encode()
 
 
 def _sync(folder: Path) -> None:

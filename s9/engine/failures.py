@@ -78,32 +78,29 @@ class FiniteCheck:
 @contextmanager
 def explain_failures(epoch: int, folder: Path, settings: Settings) -> Iterator[None]:
     """Turns a failure in an epoch into a RunError that says where, what to do and what is kept."""
-    kept = f"; everything before this epoch is kept in {folder}, {how_to_resume(folder)}"
     try:
         yield
-    except RunError as error:
-        advice = (
-            f"lower {option('learning_rate')} (now {settings.learning_rate:g}) or, in mixed precision, "
-            f"use {option('precision')} float32"
-        )
-        raise RunError(f"epoch {epoch}, {error}: {advice}{kept}") from error
     except (MemoryError, RuntimeError) as error:
-        if _out_of_memory(error):
-            advice = f"use a smaller {option('batch_size')} (now {settings.batch_size})"
-            raise RunError(f"epoch {epoch}: out of memory: {advice}{kept}") from error
-        if "DataLoader worker" in str(error):
-            advice = f"free some memory, or use fewer {option('workers')} (0 for none)"
-            raise RunError(f"epoch {epoch}: a worker process died: {advice}{kept}") from error
-        if _lost_process(error):
-            raise RunError(f"epoch {epoch}: another process of this job ended{kept}") from error
-        raise
+        if (explanation := _explanation(error, settings)) is None:
+            raise
+        kept = f"everything before this epoch is kept in {folder}, {how_to_resume(folder)}"
+        raise RunError(f"epoch {epoch}{explanation}; {kept}") from error
 
 
-def _out_of_memory(error: Exception) -> bool:
-    # On a CPU PyTorch has no class for it.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+LOST_PROCESS = ("connection closed by peer", "connection reset by peer", "nccl", "gloo", "timed out waiting")
 
 
-def _lost_process(error: Exception) -> bool:
-    words = ("connection closed by peer", "connection reset by peer", "nccl", "gloo", "timed out waiting")
-    return any(word in str(error).lower() for word in words)
+def _explanation(error: Exception, settings: Settings) -> str | None:
+    """What failed and what to do; None for an error of the code itself."""
+    text = str(error)
+    if isinstance(error, RunError):
+        rate = f"lower {option('learning_rate')} (now {settings.learning_rate:g})"
+        return f", {text}: {rate} or, in mixed precision, use {option('precision')} float32"
+    # On a CPU PyTorch has no class for a lack of memory.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return f": out of memory: use a smaller {option('batch_size')} (now {settings.batch_size})"
+    if "DataLoader worker" in text:
+        return f": a worker process died: free some memory, or use fewer {option('workers')} (0 for none)"
+    if any(words in text.lower() for words in LOST_PROCESS):
+        return ": another process of this job ended"
+    return None

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from s9 import records
 from s9.data.sources import description
-from s9.errors import UserError
 
 
 class Start(NamedTuple):
@@ -21,15 +20,10 @@ class Start(NamedTuple):
 def read_start(folder: Path, network: nn.Module, classes: tuple[str, ...]) -> Start:
     """The weights of the run in `folder` for `network`, without the classifier if the run has other classes.
 
-    The classifier is the module of that name. Raises UserError if the run is of another network.
+    Raises UserError if the run is of another network.
     """
     run = records.read(folder)
-    weights = records.read_weights(folder, network)
     same = description(run.settings.dataset, run.facts.get("data", {}))[0] == classes
-    if not same:
-        weights = {name: tensor for name, tensor in weights.items() if "classifier" not in name.split(".")}
-    own = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    if any(tensor.shape != own.get(name) for name, tensor in weights.items()):
-        raise UserError(f"{folder} holds the weights of another {type(network).__name__}: name another run")
+    weights = records.read_weights(folder, network, classifier=same)
     digest = hashlib.sha256((folder / records.WEIGHTS).read_bytes()).hexdigest()
     return Start(weights, {"folder": str(folder), "sha256": digest, "new_classifier": not same})

@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +20,18 @@ PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """Our names and Accelerate's."""
 
 
+class Hardware(NamedTuple):
+    """Where and how a run is computed; changes only the rounding of its result."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    """See make_accelerator."""
+    workers: int | None = None
+    """See dataset.loaders; None: as dataset.default_workers says."""
+    graph: bool = True
+    """Capture the training step as a CUDA graph, where one process trains on a CUDA device."""
+
+
 def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerator:
     """The Accelerator that trains on a device in a precision; nothing else of it comes from the environment.
 
@@ -31,8 +44,7 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     """
     if device not in DEVICES:
         raise UserError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
-    if device == "auto":
-        device = default_device()
+    device = default_device() if device == "auto" else device
     if not _available()[device]:
         raise UserError(f"this machine has no {device} device: use --device auto")
     if device != "cpu" and _launched_on_cpu():
@@ -59,10 +71,6 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
         os.environ.update(hidden)
 
 
-MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Variables that tell Accelerate how many processes MPI started on CPUs."""
-
-
 def _check_launch() -> None:
     """Raises UserError if the variables that several processes are started with are incomplete.
 
@@ -70,14 +78,11 @@ def _check_launch() -> None:
     """
     numbers = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
     given = [name for name in numbers if name in os.environ]
-    needed = (*numbers, "MASTER_ADDR", "MASTER_PORT") if given else ()
-    if by_mpi := [name for name in MPI_SIZES if os.environ.get(name, "1") != "1"]:
-        given, needed = given or by_mpi, needed or ("MASTER_ADDR", "MASTER_PORT")
-    missing = [name for name in needed if not os.environ.get(name)]
+    missing = [name for name in (*numbers, "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     advice = "unset it, or start the processes with accelerate launch"
-    if missing:
+    if given and missing:
         raise UserError(f"{given[0]} is set, but not {', '.join(missing)}: {advice}")
-    for name in (*given, *by_mpi):
+    for name in given:
         if not os.environ[name].isdecimal():
             raise UserError(f"{name}={os.environ[name]} is not a number: {advice}")
 

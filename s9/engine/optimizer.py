@@ -22,12 +22,11 @@ def make_optimizer(network: nn.Module, settings: Settings, steps: int) -> tuple[
     kernels: in short runs biases lag behind (Page, 2019, https://github.com/davidcpage/cifar10-fast).
     If settings.muon_rate is above 0, Muon trains the kernels that _dense_kernels() lists, at that rate.
     """
-    dense = {id(kernel) for kernel in _dense_kernels(network)} if settings.muon_rate else set()
-    by_muon, kernels, biases, scales = [], [], [], []
+    by_muon = _dense_kernels(network) if settings.muon_rate else []
+    dense = set(map(id, by_muon))
+    kernels, biases, scales = [], [], []
     for name, parameter in network.named_parameters():
-        if id(parameter) in dense:
-            by_muon.append(parameter)
-        else:
+        if id(parameter) not in dense:
             group = kernels if parameter.ndim > 1 else biases if name.endswith("bias") else scales
             group.append(parameter)
     rate = settings.learning_rate

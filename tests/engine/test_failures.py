@@ -128,7 +128,7 @@ def test_a_worker_that_dies_does_not_hang_the_run(tmp_path, monkeypatch):
     # Many small batches: the worker has not fetched them all when it dies.
     settings = replace(SETTINGS, batch_size=2)
     with pytest.raises(RunError, match=r"epoch 1: a worker process died: .*--workers"):
-        fit_small(tmp_path / "run", settings, make=spoilt(1, kill_worker), workers=1)
+        fit_small(tmp_path / "run", settings, make=spoilt(1, kill_worker), hardware={"workers": 1})
 
 
 @pytest.mark.parametrize("failing", range(3, 18, 2))
@@ -192,9 +192,10 @@ def test_a_second_interrupt_ends_at_once():
     [
         (RunError("epoch 2, batch 1: the loss is nan"), 1, "train.py: epoch 2, batch 1: the loss is nan\n"),
         (
-            Interrupted("stopped in epoch 1", 130, Path("a run")),
+            Interrupted("in epoch 1", signal.SIGINT, Path("a run")),
             130,
-            "\ntrain.py: stopped in epoch 1\n"
+            "\ntrain.py: stopped in epoch 1 by SIGINT; the run is saved in a run: "
+            "to continue it, pass --resume --out a run\n"
             "python train.py --dataset digits --epochs 2 --out 'a run' --resume\n",
         ),
         (KeyboardInterrupt(), 130, "\ntrain.py: stopped; to continue the run saved last, add --resume\n"),

@@ -112,8 +112,8 @@ def test_the_loader_gives_the_device_what_it_gives_a_cpu():
             assert torch.equal(sent_labels.cpu(), labels)
 
 
-def fit_on_gpu(folder, settings=SETTINGS, make=new_network, **options):
-    return fit_small(folder, settings, make, device=DEVICE, precision="float32", **options)
+def fit_on_gpu(folder, settings=SETTINGS, make=new_network, graph=True, **options):
+    return fit_small(folder, settings, make, hardware={"device": DEVICE, "graph": graph}, **options)
 
 
 def weights_of(network):
