@@ -21,7 +21,7 @@ from s9 import records
 from s9.data.device_loader import Loader, normalise
 from s9.data.sources import Data, description
 from s9.engine import finetune
-from s9.engine.failures import FiniteCheck, Interrupts, explain_failures
+from s9.engine.failures import FiniteCheck, delayed_signals, explain_failures
 from s9.engine.hardware import Hardware, make_accelerator, precision_of, shared_batch_norm
 from s9.engine.optimizer import make_optimizer
 from s9.engine.progress import Forecast, ProgressBar
@@ -317,23 +317,25 @@ def _train_epochs(state: RunState, loop: _Loop, after_epoch: Callable[[Run], Non
     # Several processes cannot agree on the batch to stop at: there, signals act at once.
     with (
         shared_batch_norm(state.parts["network"], accelerator.num_processes),
-        Interrupts(wait=accelerator.num_processes == 1) as interrupts,
+        delayed_signals(accelerator.num_processes == 1) as signals,
         ProgressBar(accelerator.is_main_process, forecast) as bar,
     ):
         for epoch in epochs:
             with explain_failures(epoch, folder, settings):
-                _train_epoch(state, epoch, loop, interrupts, bar)
+                _train_epoch(state, epoch, loop, lambda: bool(signals), bar)
             state.run.facts["cuda_graph"] = loop.step is not None and loop.step.replay is not None
             state.save()
             if accelerator.is_main_process and not state.progress.batches:
                 after_epoch(state.run)
-            if interrupts.signal and len(state.run.history) < settings.epochs:
+            if signals and len(state.run.history) < settings.epochs:
                 where = f"in epoch {epoch}" if state.progress.batches else f"after epoch {epoch}"
-                raise Interrupted(where, interrupts.signal, folder)
+                raise Interrupted(where, signals[0], folder)
 
 
-def _train_epoch(state: RunState, epoch: int, loop: _Loop, interrupts: Interrupts, bar: ProgressBar) -> None:
-    """One epoch and its test, or the part of it before a signal."""
+def _train_epoch(
+    state: RunState, epoch: int, loop: _Loop, stop: Callable[[], bool], bar: ProgressBar
+) -> None:
+    """One epoch and its test, or the part of it before `stop` is True."""
     accelerator, settings, progress = state.accelerator, state.run.settings, state.progress
     optimizer, scheduler = state.parts["optimizer"], state.parts["scheduler"]
     started = time.perf_counter() - progress.seconds
@@ -349,7 +351,7 @@ def _train_epoch(state: RunState, epoch: int, loop: _Loop, interrupts: Interrupt
         accelerator,
         settings.label_smoothing,
         progress,
-        lambda: interrupts.signal is not None,
+        stop,
         bar,
         loop.step,
     )

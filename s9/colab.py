@@ -3,8 +3,9 @@
 import importlib.util
 from pathlib import Path
 
+from s9.engine.progress import VIEW
+
 DRIVE = "/content/drive"
-VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def in_colab() -> bool:

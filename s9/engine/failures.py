@@ -17,31 +17,27 @@ from s9.settings import Settings
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupts:
-    """Context in which a first Ctrl-C (SIGINT) or SIGTERM waits until the current training step is done.
+@contextmanager
+def delayed_signals(delay: bool = True) -> Iterator[list[int]]:
+    """Context in which a first Ctrl-C (SIGINT) or SIGTERM only adds its number to the list that it yields.
 
-    `signal` then holds its number, for the loop to check; a second signal ends the program at once.
-    In a thread other than the main one, and with wait=False, signals are handled as usual.
+    The training loop looks at that list after each step. A second signal ends the program at once.
+    In a thread other than the main one, and with delay=False, signals are handled as usual.
     """
+    received: list[int] = []
 
-    def __init__(self, wait: bool = True) -> None:
-        self.wait = wait and threading.current_thread() is threading.main_thread()
-        self.signal: int | None = None
-        self._former: dict[int, object] = {}
-
-    def __enter__(self) -> "Interrupts":
-        if self.wait:
-            self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None:
+    def note(number: int, _: FrameType | None) -> None:
+        if received:
             raise KeyboardInterrupt
-        self.signal = number
+        received.append(number)
+
+    delay = delay and threading.current_thread() is threading.main_thread()
+    former = {number: signal.signal(number, note) for number in SIGNALS if delay}
+    try:
+        yield received
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 class FiniteCheck:
@@ -52,8 +48,7 @@ class FiniteCheck:
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.batches: list[int] = []
-        self.values: list[Tensor] = []
+        self.seen: list[tuple[int, Tensor]] = []
 
     def update(self, batch: int, loss: Tensor, gradients: bool) -> None:
         """Notes the loss and the norm of the gradients that a batch gave, before the optimizer changes them.
@@ -63,16 +58,15 @@ class FiniteCheck:
         norm = torch.zeros((), device=loss.device)
         if gradients:
             norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        self.batches.append(batch)
-        self.values.append(torch.stack([loss, norm]))
+        self.seen.append((batch, torch.stack([loss, norm])))
 
     def raise_if_found(self) -> None:
         """Raises RunError for the first batch since the last call that was not finite."""
-        values = torch.stack(self.values).tolist() if self.values else []
-        for batch, (loss, norm) in zip(self.batches, values, strict=True):
+        batches, values = zip(*self.seen, strict=True)
+        for batch, (loss, norm) in zip(batches, torch.stack(values).tolist(), strict=True):
             if not math.isfinite(loss + norm):
                 raise RunError(f"batch {batch}: the loss is {loss:g} and the gradient's norm {norm:g}")
-        self.batches, self.values = [], []
+        self.seen = []
 
 
 @contextmanager

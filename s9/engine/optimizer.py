@@ -1,6 +1,6 @@
 """The optimizers, SGD and Muon, and the one-cycle schedule of their learning rates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -80,15 +80,11 @@ class Muon(SGD):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: None = None) -> None:
         """One update of all parameters that have a gradient. Sets the gradients of Muon's kernels to None.
 
-        closure: computes the gradients first, if given. Returns its value.
+        closure: must be None.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for group in self.param_groups:
             if group.get("use_muon"):
                 kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
@@ -96,8 +92,7 @@ class Muon(SGD):
                     self._update(kernels, group["lr"], group["momentum"])
                 for kernel in kernels:
                     kernel.grad = None  # SGD skips parameters without a gradient.
-        super().step()
-        return loss
+        super().step(closure)
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)

@@ -32,20 +32,12 @@ class GraphedStep:
 
     network: its parameters' gradients, which compute sets, must be None before each call.
     batch_size: of the batches to capture. precision: a key of TOLERANCES.
-    capture: makes a callable like compute from (compute, images, labels, parameters).
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        batch_size: int,
-        precision: str,
-        capture: Callable[..., Compute] | None = None,
-    ) -> None:
+    def __init__(self, network: nn.Module, batch_size: int, precision: str) -> None:
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.buffers = list(network.buffers())
         self.batch_size, self.tolerance = batch_size, TOLERANCES[precision]
-        self.capture = capture or capture_cuda_graph
         self.replay: Compute | None = None
         self.shape: torch.Size | None = None
         self.failed = False
@@ -67,7 +59,7 @@ class GraphedStep:
             return outputs  # float16 overflows at first: the next batch is captured.
         try:
             self._reset(buffers, random)
-            replay = self.capture(compute, images, labels, self.parameters)
+            replay = capture_cuda_graph(compute, images, labels, self.parameters)
             self._reset(buffers, random)
             outputs = replay(images, labels)
             found = self._results(outputs)

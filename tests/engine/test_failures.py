@@ -17,7 +17,7 @@ import train
 import utils
 from s9 import records
 from s9.engine import checkpoint
-from s9.engine.failures import Interrupts, explain_failures
+from s9.engine.failures import delayed_signals, explain_failures
 from s9.errors import Interrupted, RunError, UserError
 
 
@@ -49,13 +49,12 @@ class EndlessGradient(torch.autograd.Function):
         return gradient * float("inf")
 
 
-@pytest.mark.parametrize("batch", [0, 4, 8])
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("batch", "fault", "words"),
     [
-        (lambda logits: logits * float("nan"), "the loss is nan"),
-        (lambda logits: logits * 3e38 * 3e38, "the loss is (nan|inf)"),
-        (EndlessGradient.apply, "the gradient's norm (inf|nan)"),
+        (0, lambda logits: logits * float("nan"), "the loss is nan"),
+        (4, lambda logits: logits * 3e38 * 3e38, "the loss is (nan|inf)"),
+        (8, EndlessGradient.apply, "the gradient's norm (inf|nan)"),
     ],
     ids=["nan", "infinite", "gradient"],
 )
@@ -73,19 +72,9 @@ def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path, whole, bat
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (
-            torch.OutOfMemoryError("CUDA out of memory."),
-            r"out of memory: use a smaller --batch-size \(now 32\)",
-        ),
-        (
-            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
-            "out of memory: use a smaller",
-        ),
+        (torch.OutOfMemoryError("CUDA"), r"out of memory: use a smaller --batch-size \(now 32\)"),
         (MemoryError(), "out of memory: use a smaller"),
-        (
-            RuntimeError("[gloo/tcp] Connection closed by peer [127.0.0.1]"),
-            "another process of this job ended",
-        ),
+        (RuntimeError("[gloo/tcp] Connection closed by peer [::1]"), "another process of this job ended"),
     ],
 )
 def test_what_befalls_an_epoch_is_told_in_one_line(error, words):
@@ -95,19 +84,13 @@ def test_what_befalls_an_epoch_is_told_in_one_line(error, words):
     ):
         raise error
     assert "\n" not in str(raised.value)
-
-
-def test_errors_of_the_code_itself_are_not_explained_away():
     with pytest.raises(RuntimeError, match="cannot be multiplied"), explain_failures(1, Path("x"), SETTINGS):
-        torch.ones(2, 3) @ torch.ones(2, 3)
+        torch.ones(2, 3) @ torch.ones(2, 3)  # An error of the code itself.
 
 
 def test_a_real_lack_of_memory_is_told(tmp_path):
-    def greedy(logits):
-        return logits + torch.empty(2**60)[0]
-
     with pytest.raises(RunError, match="epoch 2: out of memory"):
-        fit_small(tmp_path / "run", make=spoilt(4, greedy))
+        fit_small(tmp_path / "run", make=spoilt(4, lambda logits: logits + torch.empty(2**60)[0]))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -152,15 +135,12 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_whole(tmp_path,
 
 
 def interrupting(number):
-    def fault(logits):
-        os.kill(os.getpid(), number)
-        return logits
-
-    return fault
+    return lambda logits: os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("batch", [0, 2, 4, 7])
+@pytest.mark.parametrize(
+    ("batch", "number"), [(0, signal.SIGTERM), (2, signal.SIGINT), (4, signal.SIGTERM), (7, signal.SIGINT)]
+)
 def test_an_interrupted_run_is_kept_to_the_batch(tmp_path, whole, batch, number):
     folder, before, batches = tmp_path / "run", signal.getsignal(number), []
     with pytest.raises(Interrupted, match=f"{number.name}; the run is saved in {folder}: ") as raised:
@@ -173,17 +153,14 @@ def test_an_interrupted_run_is_kept_to_the_batch(tmp_path, whole, batch, number)
     fit_small(folder, make=spoilt(8 - batch, batches.append), resume=True)  # There is no such batch.
     assert batches == []
     assert evidence(folder) == whole
-
-
-def test_a_run_that_is_interrupted_in_its_last_batch_is_done(tmp_path, whole):
-    fit_small(tmp_path / "run", make=spoilt(8, interrupting(signal.SIGINT)))
-    assert evidence(tmp_path / "run") == whole
+    fit_small(tmp_path / "last", make=spoilt(8, interrupting(number)))  # In its last batch, it is done.
+    assert evidence(tmp_path / "last") == whole
 
 
 def test_a_second_interrupt_ends_at_once():
-    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
+    with pytest.raises(KeyboardInterrupt), delayed_signals() as received:
         os.kill(os.getpid(), signal.SIGINT)
-        assert interrupts.signal == signal.SIGINT
+        assert received == [signal.SIGINT]
         os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -59,9 +59,7 @@ def test_of_an_epoch_that_goes_on_only_the_rest_counts(monkeypatch, capsys):
     assert "about 3 minutes, judging by 20 batches" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("batches", "judged"), [(1, "a batch"), (2, "a batch"), (6, "3 batches"), (18, "9 batches")]
-)
+@pytest.mark.parametrize(("batches", "judged"), [(1, "a batch"), (6, "3 batches"), (18, "9 batches")])
 def test_an_epoch_of_few_batches_is_judged_by_half_of_them(monkeypatch, capsys, batches, judged):
     warm_up = batches // 2
     steps = [50.0] * warm_up + [1.0] * (batches - warm_up)
@@ -88,9 +86,5 @@ def test_a_run_says_what_it_is_computed_on_and_for_how_long_but_not_in_its_log(t
     assert f"on {facts['device']}, float32, no workers: less than a minute, judging by 2 batches\n" in printed
     assert printed.count("judging by") == 1
     assert "judging" not in records.read(tmp_path).log
-
-
-def test_one_worker_and_several():
-    facts = {"device": "Tesla T4", "precision": "float16"}
-    assert records.hardware_in_words({**facts, "workers": 1}) == "Tesla T4, float16, 1 worker"
-    assert records.hardware_in_words({**facts, "workers": 3}) == "Tesla T4, float16, 3 workers"
+    for workers, words in ((1, "1 worker"), (3, "3 workers")):
+        assert records.hardware_in_words(facts | {"workers": workers}).endswith(f", float32, {words}")

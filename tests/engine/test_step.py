@@ -4,20 +4,19 @@ Without a GPU a stand-in takes the place of the CUDA graph. The graph itself: te
 """
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from small import SETTINGS, fit_small, new_network, small_data
+from small import SETTINGS, new_network, small_data
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import utils
 from dataset import loaders
 from model import NETWORKS, build
-from s9 import records
 from s9.engine import optimizer as optimizer_module
+from s9.engine import step as step_module
 from s9.engine.hardware import make_accelerator
 from s9.engine.optimizer import make_optimizer
 from s9.engine.step import GraphedStep, largest_difference
@@ -136,7 +135,7 @@ def passes(step, network, batches):
 
 
 @pytest.mark.parametrize("fault", [None, *FAULTS])
-def test_a_captured_step_computes_what_the_plain_one_does_or_is_not_used(capsys, fault):
+def test_a_captured_step_computes_what_the_plain_one_does_or_is_not_used(capsys, monkeypatch, fault):
     """Gradients, BatchNorm's statistics and random states (Dropout), over sizes and a last, smaller batch."""
     torch.manual_seed(1)
     sizes = [(4, 16), (4, 16), (2, 16), (4, 20), (4, 20), (3, 20)]
@@ -144,7 +143,8 @@ def test_a_captured_step_computes_what_the_plain_one_does_or_is_not_used(capsys,
     network = new_network(dropout=0.5)
     expected = passes(None, copy.deepcopy(network), batches)
     capture = Recording(fault)
-    step = GraphedStep(network, 4, "float32", capture)
+    monkeypatch.setattr(step_module, "capture_cuda_graph", capture)
+    step = GraphedStep(network, 4, "float32")
     found = passes(step, network, batches)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     assert step.failed == (fault is not None)
@@ -162,14 +162,15 @@ def test_a_captured_step_computes_what_the_plain_one_does_or_is_not_used(capsys,
         assert step.replay is None
 
 
-def test_a_batch_that_overflows_is_not_captured():
+def test_a_batch_that_overflows_is_not_captured(monkeypatch):
     network, capture = new_network(), Recording()
-    step = GraphedStep(network, 4, "float32", capture)
+    monkeypatch.setattr(step_module, "capture_cuda_graph", capture)
+    step = GraphedStep(network, 4, "float32")
     images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
     passes(step, network, [(images * float("inf"), labels)])
     assert (capture.shapes, step.failed) == ([], False)
     network = new_network()
-    step = GraphedStep(network, 4, "float32", capture)
+    step = GraphedStep(network, 4, "float32")
     passes(step, network, [(images, labels)])
     assert len(capture.shapes) == 1
 
@@ -185,12 +186,13 @@ def test_differences_are_relative_and_near_zero_to_the_largest():
 
 def test_training_with_a_captured_step_is_training(monkeypatch):
     """An epoch through utils.train with the stand-in: the same weights and the same log line."""
+    monkeypatch.setattr(step_module, "capture_cuda_graph", Recording())
     lines, weights = [], []
     for captured in (False, True):
         accelerator, network = make_accelerator("cpu", "float32"), new_network()
         optimizer, scheduler = make_optimizer(network, SETTINGS, 3)
         prepared, optimizer = accelerator.prepare(nn.Sequential(network), optimizer)
-        step = GraphedStep(network, 32, "float32", Recording()) if captured else None
+        step = GraphedStep(network, 32, "float32") if captured else None
         loader, _ = loaders(small_data(), 32, workers=0)
         loader.set_epoch(1)
         torch.manual_seed(0)
@@ -198,8 +200,3 @@ def test_training_with_a_captured_step_is_training(monkeypatch):
         weights.append(torch.cat([parameter.flatten() for parameter in network.parameters()]))
     assert lines[0] == lines[1]
     assert torch.equal(*weights)
-
-
-def test_the_record_says_that_a_cpu_captures_nothing(tmp_path):
-    fit_small(tmp_path / "run", replace(SETTINGS, epochs=1))
-    assert records.read(tmp_path / "run").facts["cuda_graph"] is False

@@ -29,10 +29,7 @@ def write(folder, text):
 )
 def test_what_no_installed_version_fits_is_unmet_except_the_kernels_packages(tmp_path, text, lines):
     assert install.unmet(write(tmp_path, text)) == lines
-
-
-def test_this_repositorys_own_requirements_are_met():
-    assert install.unmet() == []
+    assert install.unmet() == []  # This repository's own requirements are met.
 
 
 def make_wheel(folder, version, requires=""):

@@ -22,7 +22,7 @@ from tools.report import PICTURES
 
 NOTEBOOK = REPO / "S9.ipynb"
 VARIABLES = ("S9_REPO_URL", "DATASET", "EPOCHS", "DATA_DIR", "RUN_DIR", "CIFAR10_DIR")
-FEW = "\ndata = data._replace(train_images=data[2][:800], train_labels=data[3][:800])"
+FEW = "\ndata = data._replace(train_images=data[2][:480], train_labels=data[3][:480])"
 """For the data cell."""
 
 
@@ -89,7 +89,7 @@ def executed(tmp_path_factory, origin):
     folder = tmp_path_factory.mktemp("executed")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     cells = {cell.id: cell for cell in notebook.cells}
-    cells["data"].source += FEW.replace("800", "300")
+    cells["data"].source += FEW
     with pytest.MonkeyPatch.context() as patch:
         for name in VARIABLES:
             patch.delenv(name, raising=False)

@@ -1,4 +1,3 @@
-import json
 import os
 
 import pytest
@@ -33,6 +32,11 @@ def test_a_run_reads_back_as_it_was_written(run):
         "weights.safetensors",
     }
     assert (run.folder / records.WEIGHTS).stat().st_size < 1_000_000
+    assert (run.folder / records.HISTORY).read_text(encoding="utf-8") == (
+        "epoch,learning_rate,train_loss,train_accuracy,test_loss,test_accuracy,seconds\n"
+        "1,0.008000,1.7162,33.76,1.5116,44.62,22.3\n"
+        "2,0.200000,1.2500,50.00,1.0000,60.50,21.9\n"
+    )
     other = build("reference")
     records.load_weights(run.folder, other)
     for name, tensor in network.state_dict().items():
@@ -100,36 +104,6 @@ def test_the_last_run_is_the_one_saved_last_or_there_is_none(run):
         records.last_run(runs)
 
 
-def test_the_history_is_plain_csv():
-    assert records.format_history(HISTORY) == (
-        "epoch,learning_rate,train_loss,train_accuracy,test_loss,test_accuracy,seconds\n"
-        "1,0.008000,1.7162,33.76,1.5116,44.62,22.3\n"
-        "2,0.200000,1.2500,50.00,1.0000,60.50,21.9\n"
-    )
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"epoch,loss\n1,2\n", b"\xff\xfe\x00", b"<html>", records.format_history(HISTORY)[:-20].encode()],
-)
-def test_a_damaged_history_is_named(run, content):
-    records.write(run, build("reference"))
-    (run.folder / records.HISTORY).write_bytes(content)
-    with pytest.raises(UserError, match=r"history\.csv is not the history of a run"):
-        records.read(run.folder)
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "[]", '{"settings": 3}', "{", json.dumps({"settings": vars(Settings()) | {"epochs": "many"}})],
-)
-def test_damaged_settings_are_named(run, content):
-    records.write(run, build("reference"))
-    (run.folder / records.SETTINGS).write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=r"settings\.json is not the record of a run"):
-        records.read(run.folder)
-
-
 class SameWeights(BestNet):
     """Has weights of the same names and shapes."""
 
@@ -161,18 +135,6 @@ def test_weights_without_the_name_of_their_network_are_refused(run, metadata):
     path = run.folder / records.WEIGHTS
     path.write_bytes(safetensors.torch.save(build("reference").state_dict(), metadata))
     with pytest.raises(UserError, match="weights of a network without a name, not of S9Net"):
-        records.load_weights(run.folder, build("reference"))
-
-
-@pytest.mark.parametrize("damage", ["missing", "cut", "empty", "text"])
-def test_damaged_weights_are_named(run, damage):
-    records.write(run, build("reference"))
-    path = run.folder / records.WEIGHTS
-    whole = path.read_bytes()
-    path.unlink()
-    if damage != "missing":
-        path.write_bytes({"cut": whole[:-100], "empty": b"", "text": b"<html>not here</html>"}[damage])
-    with pytest.raises(UserError, match=r"weights\.safetensors cannot be read as weights"):
         records.load_weights(run.folder, build("reference"))
 
 

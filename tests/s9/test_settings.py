@@ -18,13 +18,12 @@ def test_images_grow_by_4_pixels_in_equal_parts_of_the_run():
     assert sizes(20, 8) == [20, 20, 24, 24, 28, 28, 32, 32]
     assert sizes(26, 3) == [26, 30, 32]
     assert sizes(32, 3) == [32, 32, 32]
-
-
-def test_the_part_of_the_run_at_full_size_is_a_setting():
-    assert sizes(24, 10, 0.3) == [24, 24, 24, 24, 28, 28, 28, 32, 32, 32]
-    assert sizes(24, 10, 0.8) == [24, 28, *[32] * 8]
-    assert sizes(8, 2, 1.0) == [32, 32]
-    assert sizes(32, 2, 0.5) == [32, 32]
+    assert sizes(24, 10, full_size=0.3) == [24, 24, 24, 24, 28, 28, 28, 32, 32, 32]
+    assert sizes(24, 10, full_size=0.8) == [24, 28, *[32] * 8]
+    assert sizes(8, 2, full_size=1.0) == [32, 32]
+    for epoch in (-1, 0, 4):
+        with pytest.raises(UserError, match=f"epoch must be from 1 to 3, got {epoch}"):
+            image_size(Settings(epochs=3), epoch)
 
 
 @pytest.mark.parametrize("first_size", range(8, 33))
@@ -34,19 +33,10 @@ def test_without_that_part_sizes_change_as_in_earlier_runs(first_size):
         assert sizes(first_size, epochs) == [steps[epoch * len(steps) // epochs] for epoch in range(epochs)]
 
 
-@pytest.mark.parametrize("epoch", [-1, 0, 4])
-def test_an_epoch_that_the_run_does_not_have_is_refused(epoch):
-    with pytest.raises(UserError, match=f"epoch must be from 1 to 3, got {epoch}"):
-        image_size(Settings(epochs=3), epoch)
-
-
 def test_presets_are_named_after_networks():
     assert {name: preset(name).model for name in PRESETS} == dict(zip(PRESETS, PRESETS, strict=True))
     assert PRESETS.keys() <= NETWORKS.keys()
     assert preset("reference") == Settings()
-
-
-def test_an_unknown_preset_is_refused():
     with pytest.raises(
         UserError, match="unknown preset 'slow': choose one of reference, best, dilated, fast"
     ):
@@ -74,12 +64,8 @@ def test_a_value_of_another_type_or_outside_of_its_range_is_refused(name, value,
     with pytest.raises(UserError) as caught:
         Settings(**{name: value})
     assert str(caught.value) == f"--{name.replace('_', '-')} {message}"
-
-
-def test_the_ends_of_a_range_are_in_it():
-    for name, field in FIELDS.items():
-        for end in (field.metadata["low"], field.metadata["high"]):
-            assert end is None or getattr(Settings(**{name: end}), name) == end
+    for end in (FIELDS[name].metadata["low"], FIELDS[name].metadata["high"]):
+        assert end is None or getattr(Settings(**{name: end}), name) == end
 
 
 def test_a_record_may_lack_only_settings_added_since():
