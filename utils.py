@@ -287,9 +287,8 @@ def _first_network(settings: Settings, data: Data) -> nn.Module:
         with torch.no_grad():
             network.eval()(torch.zeros(1, 3, size, size))
     except RuntimeError as error:
-        raise UserError(
-            f"{option('first_size')} {size} is too small for the model {settings.model}: use up to 32"
-        ) from error
+        problem = f"{option('first_size')} {size} is too small for the model {settings.model}"
+        raise UserError(f"{problem}: use up to 32") from error
     return network
 
 
@@ -305,15 +304,10 @@ class _Loop(NamedTuple):
 def _train_epochs(state: RunState, loop: _Loop, after_epoch: Callable[[Run], None]) -> None:
     """Trains from where `state` is to the last epoch; saves after each, and when a signal stops the run."""
     accelerator, settings, folder = state.accelerator, state.run.settings, state.run.folder
-    facts = state.run.facts["data"]
+    chosen, data = records.hardware_in_words(state.run.facts), state.run.facts["data"]
     epochs = range(len(state.run.history) + 1, settings.epochs + 1)
-    forecast = Forecast(
-        records.hardware_in_words(state.run.facts),
-        [image_size(settings, epoch) for epoch in epochs],
-        state.progress.batches,
-        facts["test"] / facts["train"],
-        accelerator.device,
-    )
+    sizes, tested = [image_size(settings, epoch) for epoch in epochs], data["test"] / data["train"]
+    forecast = Forecast(chosen, sizes, state.progress.batches, tested, accelerator.device)
     # Several processes cannot agree on the batch to stop at: there, signals act at once.
     with (
         shared_batch_norm(state.parts["network"], accelerator.num_processes),

@@ -14,7 +14,8 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -258,9 +259,22 @@ def format_history(history: Sequence[Epoch]) -> str:
     return text.getvalue()
 
 
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+DAMAGE += (csv.Error, safetensors.SafetensorError)
+
+
+@contextmanager
+def _reading(path: Path, problem: str, advice: str = DAMAGED) -> Iterator[None]:
+    """Raises UserError, with the reason, if reading fails because the file is missing or damaged."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise UserError(f"{path} {problem} ({error}): {advice}") from error
+
+
 def read_history(path: Path) -> list[Epoch]:
     """The rows of a history.csv. Raises UserError if it is missing or not in format_history's format."""
-    try:
+    with _reading(path, "is not the history of a run"):
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         if tuple(header) != Epoch._fields:
@@ -275,26 +289,20 @@ def read_history(path: Path) -> list[Epoch]:
         if list(csv.reader(io.StringIO(format_history(history)))) != [header, *rows]:
             raise ValueError("its numbers are not in the format of a run")
         return history
-    except (OSError, ValueError, TypeError, IndexError, csv.Error) as error:
-        raise UserError(f"{path} is not the history of a run ({error}): {DAMAGED}") from error
 
 
 def _read_settings(folder: Path) -> tuple[Settings, dict]:
     path = folder / SETTINGS
-    try:
+    with _reading(path, "is not the record of a run", "name the folder of one"):
         facts = json.loads(path.read_text(encoding="utf-8"))
         return from_record(facts.pop("settings")), facts
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is not the record of a run ({error}): name the folder of one") from error
 
 
 def read(folder: Path) -> Run:
     """The records of a run, without its weights. Raises UserError if a file is missing or damaged."""
     settings, facts = _read_settings(folder)
-    try:
+    with _reading(folder / LOG, "cannot be read"):
         log = (folder / LOG).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder / LOG} cannot be read ({error}): {DAMAGED}") from error
     return Run(folder, settings, facts, read_history(folder / HISTORY), log)
 
 
@@ -306,12 +314,9 @@ def read_weights(folder: Path, network: nn.Module, classifier: bool = True) -> d
     Raises UserError if the file is missing, damaged, of another network, or not finite.
     """
     path, needed = folder / WEIGHTS, type(network).__name__
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            named = (file.metadata() or {}).get("network", "")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary.
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as weights ({error}): {DAMAGED}") from error
+    with _reading(path, "cannot be read as weights"), safetensors.safe_open(path, "pt") as file:
+        named = (file.metadata() or {}).get("network", "")
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary.
     if named != needed:
         other = named if named.isidentifier() else "a network without a name"
         raise UserError(f"{path} holds the weights of {other}, not of {needed}: name a run of {needed}")

@@ -114,10 +114,10 @@ def _fast_on_cpu() -> list[str]:
     oneDNN accepts bfloat16 on any x86 CPU with AVX512, but emulates it at half the speed of float32 on those
     of Intel from Skylake to Ice Lake (https://github.com/uxlfoundation/oneDNN/issues/493).
     """
-    if not torch.backends.mkldnn.is_available():
-        return ["float32"]
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    fast = torch.cpu._is_avx512_bf16_supported() if x86 else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    fast = False
+    if torch.backends.mkldnn.is_available():
+        x86 = platform.machine().lower() in ("x86_64", "amd64")
+        fast = torch.cpu._is_avx512_bf16_supported() if x86 else torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return ["bfloat16", "float32"] if fast else ["float32"]
 
 

@@ -64,14 +64,16 @@ class Forecast:
         if self.done:
             return
         self.count += 1
-        last = self.count == self.warm_up + self.measured
-        if (last or self.count == self.warm_up) and self.device.type != "cpu":
+        self.done = self.count == self.warm_up + self.measured
+        if (self.done or self.count == self.warm_up) and self.device.type != "cpu":
             torch.accelerator.synchronize()
         self.asked = time.perf_counter()
-        if last:
-            self.done = True
+        if self.done:
             busy = (self.asked - self.started - self.waited) / self.measured
-            self._print(self.seconds(self.batches, self.waited / self.measured, busy))
+            seconds = self.seconds(self.batches, self.waited / self.measured, busy)
+            about = f"about {in_words(seconds)}" if seconds >= 60 else "less than a minute"
+            batches = f"{self.measured} batches" if self.measured > 1 else "a batch"
+            tqdm.write(f"on {self.chosen}: {about}, judging by {batches}")
         elif self.count == self.warm_up:
             self.started, self.waited = self.asked, 0.0
 
@@ -87,11 +89,6 @@ class Forecast:
             total += batches * (training + test)
         return total
 
-    def _print(self, seconds: float) -> None:
-        about = f"about {in_words(seconds)}" if seconds >= 60 else "less than a minute"
-        batches = f"{self.measured} batches" if self.measured > 1 else "a batch"
-        tqdm.write(f"on {self.chosen}: {about}, judging by {batches}")
-
 
 class ProgressBar:
     """The progress bar of a run, a new one for each epoch in the same place.
@@ -105,7 +102,6 @@ class ProgressBar:
     def __init__(self, shown: bool = True, forecast: Forecast | None = None) -> None:
         self.shown, self.forecast = shown, forecast if shown else None
         self.place: Any = None
-        self.display: Any = None
 
     def __enter__(self) -> "ProgressBar":
         if self.shown and IN_NOTEBOOK:
@@ -126,19 +122,12 @@ class ProgressBar:
 
     def start(self, batches: int, first: int = 0) -> None:
         """An epoch of that many batches begins, of which the first `first` are done."""
-        widget: dict[str, Any] = {}
+        options: dict[str, Any] = {"total": batches, "initial": first, "bar_format": LINE}
         if IN_NOTEBOOK:
-            widget = {"display": self.place is None, "bar_format": "{l_bar}{bar}{r_bar}"}
-        options = {"bar_format": LINE, **widget}
+            options |= {"display": self.place is None, "bar_format": "{l_bar}{bar}{r_bar}"}
+        hidden = not self.shown
         self.bar = tqdm(
-            desc="Train",
-            total=batches,
-            initial=first,
-            leave=False,
-            file=sys.stdout,
-            mininterval=0.5,
-            disable=not self.shown,
-            **options,
+            desc="Train", leave=False, file=sys.stdout, mininterval=0.5, disable=hidden, **options
         )
         if self.place is not None:
             self.place.children = (self.bar.container,)

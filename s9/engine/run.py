@@ -63,10 +63,9 @@ class RunState:
             checkpoint.save(run.folder, state)
             self._write_records()
         except OSError as error:
-            reason = error.strerror or error
             raise RunError(
-                f"cannot write to {run.folder} after epoch {len(run.history)} ({reason}): free disk space or "
-                f"restore the folder; the last checkpoint is intact, {how_to_resume(run.folder)}"
+                f"cannot write to {run.folder} after epoch {len(run.history)} ({error.strerror}): free disk "
+                f"space or restore the folder; the last checkpoint is intact, {how_to_resume(run.folder)}"
             ) from error
 
     def restore(self) -> None:
@@ -88,11 +87,8 @@ class RunState:
         except UserError:
             raise
         except Exception as error:  # load_state_dict of a changed network raises various types.
-            reason = " ".join(str(error).split())[:120]
-            path = self.run.folder / records.CHECKPOINT
-            raise UserError(
-                f"{path} belongs to another network or machine ({reason}): start a new run"
-            ) from error
+            problem = f"{self.run.folder / records.CHECKPOINT} belongs to another network or machine"
+            raise UserError(f"{problem} ({' '.join(str(error).split())[:120]}): start a new run") from error
         self.accelerator.print(self.run.log, end="")
         if self.accelerator.is_main_process:
             self._write_records()  # A kill between checkpoint and records leaves the older records.

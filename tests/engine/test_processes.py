@@ -181,25 +181,18 @@ def test_accelerates_cpu_is_the_default_device_where_it_launched(monkeypatch):
         make_accelerator("cuda")
 
 
-def launch(folder, *options, **popen):
+def launch(folder, *options):
     """What `accelerate launch` runs underneath on several GPUs; on CPUs it would itself want MPI."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-port", str(free_port()), "train.py", "--dataset", "digits"]
     command += ["--epochs", "1", "--device", "cpu", "--precision", "float32", "--out", str(folder), *options]
-    return subprocess.Popen(
-        command,
-        cwd=REPO,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        **popen,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
+    return subprocess.Popen(command, cwd=REPO, env=environment, start_new_session=True, **pipes)
 
 
 def test_a_killed_process_ends_the_job_which_then_resumes(tmp_path):
-    process = launch(tmp_path / "run", start_new_session=True)
+    process = launch(tmp_path / "run")
     for line in process.stdout:
         if line.startswith("Epoch 1"):
             break
@@ -209,9 +202,7 @@ def test_a_killed_process_ends_the_job_which_then_resumes(tmp_path):
     os.kill(victim, signal.SIGKILL)
     output, _ = process.communicate(timeout=100)
     assert process.returncode != 0
-    assert "train.py: epoch 1: another process of this job ended; everything before this epoch" in output, (
-        output
-    )
+    assert "train.py: epoch 1: another process of this job ended; everything before this" in output, output
     again = launch(tmp_path / "run", "--resume")
     output, _ = again.communicate(timeout=200)
     assert again.returncode == 0, output

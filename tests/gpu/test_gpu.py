@@ -172,15 +172,9 @@ class Asks(SmallNet):
 
 def test_a_step_that_cannot_be_captured_is_computed_plainly(tmp_path, capsys):
     """Dropout's generator and the loader's memory still work after it."""
-
-    def asks():
-        torch.manual_seed(1)
-        return Asks(dropout=0.1)
-
-    asks.__name__ = "Asks"
-    network, history = fit_on_gpu(tmp_path / "run", make=asks)
+    network, history = fit_on_gpu(tmp_path / "run", make=Asks)
     assert capsys.readouterr().out.count("training goes on without a CUDA graph: ") == 1
-    other, without = fit_on_gpu(tmp_path / "plain", make=asks, graph=False)
+    other, without = fit_on_gpu(tmp_path / "plain", make=Asks, graph=False)
     assert largest_difference(weights_of(other), weights_of(network)) < 0.01
     assert history[-1].train_loss == pytest.approx(without[-1].train_loss, rel=0.01)
     assert records.read(tmp_path / "run").facts["cuda_graph"] is False

@@ -16,6 +16,7 @@ from conftest import REPO
 from filelock import FileLock
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
+from small import evidence
 
 from s9 import records
 from tools.report import PICTURES
@@ -41,9 +42,13 @@ def pictures(notebook):
 
 
 def holds_widgets(notebook):
-    return [
-        output for output in outputs(notebook) if any("widget" in kind for kind in output.get("data", {}))
-    ]
+    return any("widget" in kind for output in outputs(notebook) for kind in output.get("data", {}))
+
+
+def assert_shows(notebook, folder):
+    """Its pictures are those that the run's folder holds."""
+    for picture, name in zip(pictures(notebook), PICTURES, strict=True):
+        assert base64.b64decode(picture) == (folder / f"{name}.png").read_bytes(), name
 
 
 def drew_bars(notebook):
@@ -102,16 +107,9 @@ def executed(tmp_path_factory, origin):
 def test_it_runs_alone_from_top_to_bottom_without_a_warning(executed):
     notebook, folder = executed
     run = records.read(folder)
-    assert {path.name for path in folder.iterdir()} == {
-        "settings.json",
-        "history.csv",
-        "log.txt",
-        "weights.safetensors",
-        "checkpoint.pt",
-        *(f"{name}.png" for name in PICTURES),
-        "checkpoint-previous.pt",
-        "QnA.md",
-    }
+    files = "settings.json history.csv log.txt weights.safetensors checkpoint.pt checkpoint-previous.pt"
+    expected = {*files.split(), "QnA.md", *(f"{name}.png" for name in PICTURES)}
+    assert {path.name for path in folder.iterdir()} == expected
     text = text_of(notebook)
     assert run.log.strip().splitlines()[-1] in text
     assert "NOT CIFAR-10" in text
@@ -119,12 +117,7 @@ def test_it_runs_alone_from_top_to_bottom_without_a_warning(executed):
     assert not [output for output in outputs(notebook) if output.get("name") == "stderr"]
     (last,) = notebook.cells[-1].outputs
     assert "cannot be handed in: it was trained on digits: set DATASET to cifar10" in str(last.data)
-
-
-def test_it_shows_its_pictures_and_saves_the_same(executed):
-    notebook, folder = executed
-    for picture, name in zip(pictures(notebook), PICTURES, strict=True):
-        assert base64.b64decode(picture) == (folder / f"{name}.png").read_bytes(), name
+    assert_shows(notebook, folder)
 
 
 def test_its_log_is_text_in_one_piece_and_no_widget_is_left(executed):
@@ -196,12 +189,6 @@ class Session:
         self.manager.shutdown_kernel(now=True)
 
 
-def evidence(folder):
-    """The weights and the history but for the seconds."""
-    history = records.read_history(folder / records.HISTORY)
-    return (folder / records.WEIGHTS).read_bytes(), [row[:-1] for row in history]
-
-
 def test_every_way_through_the_cells_gives_one_undisturbed_run_or_a_refusal(tmp_path):
     runs = tmp_path / "runs"
     resume = ("RESUME = False", "RESUME = True")
@@ -264,9 +251,8 @@ def setup(folder, repo="", answer=None, **environment):
     """Runs the setup cell alone; what the process prints, and its error. answer: Colab's, of its sessions."""
     (cell,) = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.id == "setup"]
     source = cell.source.replace('REPO = ""', f'REPO = "{repo}"')
-    source = re.sub(
-        r"github\.com/[\w.-]+/S9\.git", "github.com/YOUR_NAME/S9.git", source
-    )  # if it was stamped
+    # If the notebook was stamped with the address of a fork.
+    source = re.sub(r"github\.com/[\w.-]+/S9\.git", "github.com/YOUR_NAME/S9.git", source)
     if answer is not None:
         source = FAKE.replace("ANSWER", repr(answer.encode())) + source
     clean = {name: value for name, value in os.environ.items() if name not in VARIABLES}
@@ -326,8 +312,7 @@ def test_the_committed_notebook_shows_a_committed_run():
     assert lines[: len(logged)] == logged
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1)), "not run from top to bottom"
-    for picture, name in zip(pictures(notebook), PICTURES, strict=True):
-        assert base64.b64decode(picture) == (shown / f"{name}.png").read_bytes(), name
+    assert_shows(notebook, shown)
 
 
 def test_the_committed_notebook_is_small_and_holds_no_traces_of_its_runner():

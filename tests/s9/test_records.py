@@ -25,12 +25,8 @@ def test_a_run_reads_back_as_it_was_written(run):
     network = build("reference")
     records.write(run, network)
     assert records.read(run.folder) == run
-    assert {path.name for path in run.folder.iterdir()} == {
-        "settings.json",
-        "history.csv",
-        "log.txt",
-        "weights.safetensors",
-    }
+    files = {"settings.json", "history.csv", "log.txt", "weights.safetensors"}
+    assert {path.name for path in run.folder.iterdir()} == files
     assert (run.folder / records.WEIGHTS).stat().st_size < 1_000_000
     assert (run.folder / records.HISTORY).read_text(encoding="utf-8") == (
         "epoch,learning_rate,train_loss,train_accuracy,test_loss,test_accuracy,seconds\n"
