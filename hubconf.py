@@ -1,8 +1,8 @@
 """The networks for any program, through torch.hub: torch.hub.load("YOUR_NAME/S9", "best", pretrained=True)
 
 reference, best, dilated, fast   the networks of model.py; the weights come with the repository
-transform                               turns a Pillow image into an input of the networks
-classes                                 the names of the ten classes of the pretrained networks
+transform                        turns a Pillow image into an input of the networks
+classes                          the names of the ten classes of the pretrained networks
 """
 
 # Modules alone: torch.hub.list takes any public name that can be called for something to load.

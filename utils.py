@@ -228,7 +228,7 @@ def fit(
     if settings.validation:
         data = data.validation()
     network = _first_network(settings, data)
-    start = finetune.read_start(init, network, data.classes) if init else None
+    weights, start = finetune.read_start(init, network, data.classes) if init else ({}, None)
     augmentation = transform or train_transform(data.mean, data.std, settings.augmentation, settings.shift)
     part = {"process": accelerator.process_index, "processes": accelerator.num_processes}
     train_loader, test_loader = loaders(
@@ -243,8 +243,7 @@ def fit(
     if hasattr(network, "init_whitening"):  # The first layer is computed from the data.
         images = torch.from_numpy(np.ascontiguousarray(data.train_images[:WHITENING_IMAGES]))
         network.init_whitening(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))
-    if start:
-        network.load_state_dict(start.weights, strict=False)
+    network.load_state_dict(weights, strict=False)
     network.to(device, memory_format=torch.channels_last)
     optimizer, scheduler = make_optimizer(network, settings, settings.epochs * len(train_loader))
     # Accelerate changes the forward of the module it is given to mixed precision; wrapped in another module,
@@ -255,7 +254,7 @@ def fit(
     if transform:
         facts["transform"] = " ".join(repr(transform).split())
     if start:
-        facts["init"] = start.facts
+        facts["init"] = start
     parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     if accelerator.scaler:
         parts["scaler"] = accelerator.scaler

@@ -1,18 +1,15 @@
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from conftest import long_tests
+from conftest import REPO, long_tests
 
 import dataset
 import train
 from model import NETWORKS
 from s9 import records
 from s9.settings import PRESETS
-
-REPO = Path(__file__).parent.parent
 
 
 def run(*arguments):

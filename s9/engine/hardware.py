@@ -47,8 +47,6 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     device = default_device() if device == "auto" else device
     if not _available()[device]:
         raise UserError(f"this machine has no {device} device: use --device auto")
-    if device != "cpu" and _launched_on_cpu():
-        raise UserError("ACCELERATE_USE_CPU is set: unset it, or use --device cpu")
     fast = {"cpu": _fast_on_cpu, "cuda": _fast_on_cuda, "mps": lambda: ["float32"]}[device]()
     if precision not in ("auto", *PRECISIONS):
         raise UserError(f"unknown precision {precision!r}: choose one of auto, {', '.join(PRECISIONS)}")
@@ -94,13 +92,9 @@ def _available() -> dict[str, bool]:
 
 def default_device() -> str:
     """The device that "auto" uses: "cuda", "mps" or "cpu"; after `accelerate launch --cpu` the last."""
-    if _launched_on_cpu():
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
         return "cpu"
     return next(name for name, available in _available().items() if available)
-
-
-def _launched_on_cpu() -> bool:
-    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
 
 
 def precision_of(accelerator: Accelerator) -> str:

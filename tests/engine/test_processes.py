@@ -172,13 +172,13 @@ def test_the_environment_does_not_configure_accelerate(monkeypatch):
     assert os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
 
 
-def test_accelerates_cpu_is_the_default_device_where_it_launched(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert hardware.default_device() == "cuda"
+def test_auto_uses_a_gpu_unless_accelerate_launched_on_cpus(monkeypatch):
+    for cuda, mps, device in ((False, False, "cpu"), (False, True, "mps"), (True, False, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        assert hardware.default_device() == device
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     assert hardware.default_device() == "cpu"
-    with pytest.raises(UserError, match="ACCELERATE_USE_CPU is set: unset it"):
-        make_accelerator("cuda")
 
 
 def launch(folder, *options):
