@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from conftest import REPO
@@ -95,18 +96,13 @@ def test_a_real_lack_of_memory_is_told(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_that_dies_does_not_hang_the_run(tmp_path, monkeypatch):
-    def children():
-        return set(
-            Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
-        )
-
+    children = psutil.Process().children
     others = children()
 
-    def kill_worker(logits):
-        for child in children() - others:
-            os.kill(int(child), signal.SIGKILL)
+    def kill_worker(_):
+        for child in set(children()) - set(others):
+            child.kill()
         time.sleep(0.2)
-        return logits
 
     # Many small batches: the worker has not fetched them all when it dies.
     settings = replace(SETTINGS, batch_size=2)
