@@ -17,11 +17,15 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 from s9.data import download
-from s9.data.download import Patience, RemoteFile, Source
+from s9.data.download import Source
 
-PATIENCE = Patience(timeout=0.5, floor=30_000, window=0.15, most=5_000_000)
+MIN_RATE = 30_000.0
 STEP = 0.02  # seconds between two pieces of a crawling answer
 TRAIN, TEST = b"train parquet " * 1000, b"test parquet " * 1000
+PARQUET = tuple(
+    ("", f"{name}.parquet", f"sha256:{hashlib.sha256(content).hexdigest()}")
+    for name, content in (("train", TRAIN), ("test", TEST))
+)
 
 
 def batch_files() -> dict[str, bytes]:
@@ -68,19 +72,13 @@ class Mirrors(ThreadingHTTPServer):
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{path}"
 
-    def archive(self, behaviour: str, slow: bool = False) -> Source:
-        file = RemoteFile(self.url(f"{behaviour}/archive"), CIFAR10.filename, f"md5:{md5(ARCHIVE)}")
-        return Source(behaviour, "archive", (file,), slow)
+    def archive(self, behaviour: str, min_rate: float = MIN_RATE) -> Source:
+        file = (self.url(f"{behaviour}/archive"), CIFAR10.filename, f"md5:{md5(ARCHIVE)}")
+        return Source(behaviour, (file,), min_rate)
 
-    def parquet(self, train: str = "good", test: str = "good") -> Source:
-        files = tuple(
-            RemoteFile(self.url(path), name, f"sha256:{hashlib.sha256(content).hexdigest()}")
-            for path, name, content in (
-                (f"{train}/train", "train.parquet", TRAIN),
-                (f"{test}/test", "test.parquet", TEST),
-            )
-        )
-        return Source("parquet", "parquet", files)
+    def parquet(self, train: str = "good") -> Source:
+        urls = {"train.parquet": self.url(f"{train}/train"), "test.parquet": self.url("good/test")}
+        return Source("parquet", tuple((urls[name], name, sha256) for _, name, sha256 in PARQUET), MIN_RATE)
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -91,14 +89,9 @@ class Answer(BaseHTTPRequestHandler):
         if behaviour == "missing":
             self.send_error(404)
             return
-        if behaviour == "moved":
+        if behaviour in ("moved", "loop"):
             self.send_response(302)
-            self.send_header("Location", f"/good/{name}")
-            self.end_headers()
-            return
-        if behaviour == "loop":
-            self.send_response(302)
-            self.send_header("Location", f"/loop/{name}")
+            self.send_header("Location", f"/{'good' if behaviour == 'moved' else 'loop'}/{name}")
             self.end_headers()
             return
         if behaviour == "mute":
@@ -111,7 +104,7 @@ class Answer(BaseHTTPRequestHandler):
         if behaviour == "meet":
             self.server.meeting.wait(60)
         self.send_response(200)
-        if behaviour not in ("lengthless", "endless"):
+        if behaviour != "lengthless":
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         half = len(content) // 2
@@ -120,21 +113,15 @@ class Answer(BaseHTTPRequestHandler):
         if behaviour == "stall":
             self.wfile.write(content[:half])
             self.server.over.wait(10)
-        elif behaviour == "endless":
-            with contextlib.suppress(OSError):  # until the client leaves
-                while not self.server.over.is_set():
-                    self.wfile.write(content)
         elif behaviour in ("crawl", "tire"):
             if behaviour == "tire":
                 self.wfile.write(content[:half])
                 content = content[half:]
             piece = 400  # bytes, each STEP: 20 kB/s
-            try:
+            with contextlib.suppress(OSError):  # The client leaves, as it should.
                 for start in range(0, len(content), piece):
                     self.wfile.write(content[start : start + piece])
                     time.sleep(STEP)
-            except OSError:
-                pass  # the client has left, as it should
         else:
             self.wfile.write(content)
 
@@ -142,8 +129,11 @@ class Answer(BaseHTTPRequestHandler):
         pass
 
 
-def expect_the_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives torchvision the small data set's checksums."""
+def expect_the_small_one(monkeypatch: pytest.MonkeyPatch, timeout: float = 0.5) -> None:
+    """Gives torchvision the small data set's checksums, and little patience to the download."""
+    monkeypatch.setattr(download, "TIMEOUT", timeout)
+    monkeypatch.setattr(download, "WINDOW", 0.15)
+    monkeypatch.setattr(download, "PARQUET", PARQUET)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     sums = [[Path(name).name, md5(content)] for name, content in FILES.items()]
     meta = {"filename": "batches.meta", "key": "label_names", "md5": sums[6][1]}
@@ -164,14 +154,16 @@ def serving() -> Iterator[Mirrors]:
             server.shutdown()
 
 
-def fill(cache: Path, *sources: Source, patience: Patience = PATIENCE) -> Path:
-    return download.cifar10(cache, sources, patience)
+def fill(cache: Path, *sources: Source) -> Path:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(download, "SOURCES", sources)
+        return download.cifar10(cache)
 
 
 def fill_as_a_process(cache: Path, source: Source) -> Path:
     """For a process of its own, which knows nothing of the small data set yet; it is in no hurry."""
-    expect_the_small_one(pytest.MonkeyPatch())
-    return fill(cache, source, patience=PATIENCE._replace(timeout=60))
+    expect_the_small_one(pytest.MonkeyPatch(), timeout=60)
+    return fill(cache, source)
 
 
 def assert_torchvision_loads(root: Path) -> None:
