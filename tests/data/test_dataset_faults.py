@@ -34,15 +34,10 @@ def refusal(folder: Path | str, name: str = "cifar10") -> str:
 def test_folder_that_is_none(tmp_path, monkeypatch, name):
     """Under auto too: who names a folder wants that one, not digits."""
     (tmp_path / "cifar-10-batches-py").mkdir()
-    (tmp_path / "file").touch()
     (tmp_path / "half").mkdir()
     write_parquet(tmp_path / "half" / "train-00000-of-00001.parquet", [ONE], [0])
-    for folder, problem in {
-        "missing": "does not exist",
-        "file": "is a file",
-        "half": "it needs",
-        "cifar-10-batches-py": "damaged",
-    }.items():
+    problems = {"missing": "does not exist", "half": "holds no", "cifar-10-batches-py": "damaged"}
+    for folder, problem in problems.items():
         assert problem in refusal(tmp_path / folder, name)
     monkeypatch.setenv("CIFAR10_DIR", str(tmp_path / "missing"))
     with pytest.raises(UserError, match="does not exist"):
@@ -52,14 +47,13 @@ def test_folder_that_is_none(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize(
     ("images", "labels", "problem"),
     [
-        pytest.param([ONE] * 20, list(range(10)) * 2, "50,000", id="too few"),
-        pytest.param([b"no image"], [0], "damaged", id="no image"),
-        pytest.param([png(np.zeros((28, 28, 3), np.uint8))], [0], "28x28 pixels", id="other size"),
-        pytest.param([png(np.zeros((32, 32, 3), np.uint16))], [0], "uint16", id="image of 16 bits"),
-        pytest.param([TRANSPARENT], [0], "red, green and blue", id="image with transparency"),
+        pytest.param([ONE] * 20, list(range(10)) * 2, "5,000 images of each class", id="too few"),
+        pytest.param([b"no image"], [0], "not uint8", id="no image"),
+        pytest.param([png(np.zeros((28, 28, 3), np.uint8))], [0], "not uint8", id="other size"),
+        pytest.param([png(np.zeros((32, 32, 3), np.uint16))], [0], "not uint8", id="image of 16 bits"),
+        pytest.param([TRANSPARENT], [0], "not uint8", id="image with transparency"),
         pytest.param([ONE, ONE], [0, None], "damaged", id="label missing"),
         pytest.param([ONE], ["cat"], "damaged", id="label in words"),
-        pytest.param([ONE], [10**15], "a class", id="enormous label"),
     ],
 )
 def test_parquet_of_something_else(tmp_path, images, labels, problem):
@@ -68,19 +62,18 @@ def test_parquet_of_something_else(tmp_path, images, labels, problem):
     assert problem in refusal(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "columns", [{"image": [ONE], "label": [0]}, {"img": [ONE], "label": [0]}, {"x": [1]}]
-)
-def test_parquet_of_other_columns(tmp_path, columns):
+@pytest.mark.parametrize("column", ["image", "img"])
+def test_parquet_of_other_columns(tmp_path, column):
+    table = pyarrow.table({column: [ONE], "label": [0]})
     for split in SIZES:
-        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / f"{split}-0.parquet")
-    assert "no CIFAR-10 parquet file" in refusal(tmp_path)
+        pyarrow.parquet.write_table(table, tmp_path / f"{split}-0.parquet")
+    assert "not CIFAR-10's" in refusal(tmp_path)
 
 
-@examples(150)
+@examples(100)
 @given(place=st.integers(0, 10**4), new=st.binary(max_size=3), gone=st.integers(0, 3))
 def test_no_byte_of_a_parquet_file_changes_an_image(tmp_path_factory, place, new, gone):
-    """The file is refused, or its classes are not of one size, or each image is one of the file's own."""
+    """The file is refused, or each image is one of the file's own."""
     folder = tmp_path_factory.getbasetemp() / "changed parquet"
     if not folder.exists():
         folder.mkdir()
@@ -92,39 +85,23 @@ def test_no_byte_of_a_parquet_file_changes_an_image(tmp_path_factory, place, new
     place %= len(content)
     (folder / "train-0.parquet").write_bytes(content[:place] + new + content[place + gone :])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cifar10, "_checked", lambda data, *_: data)
+        patch.setattr(cifar10, "PER_CLASS", {"train": 1, "test": 1})
         try:
             data = load("cifar10", folder)
         except UserError as error:
-            assert "damaged" in str(error) and "\n" not in str(error)
+            assert "get it again" in str(error) and "\n" not in str(error)
             return
-    assert len(data.train_images) == len(data.train_labels)
-    if sorted(data.train_labels) == list(range(10)):
-        assert {image.tobytes() for image in data.train_images} <= {
-            image.tobytes() for image in make_images(10)
-        }
+    assert {it.tobytes() for it in data.train_images} <= {it.tobytes() for it in make_images(10)}
 
 
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("data_batch_1", "changed"),
-        ("data_batch_5", "deleted"),
-        ("test_batch", "truncated"),
-        ("batches.meta", "a folder"),
-    ],
-)
+@pytest.mark.parametrize("name", ["data_batch_5", "test_batch", "batches.meta"])
+@pytest.mark.parametrize("damage", ["changed", "deleted"])
 def test_damaged_batches(tmp_path, monkeypatch, name, damage):
     path = write_batches(tmp_path, small(), monkeypatch) / "cifar-10-batches-py" / name
-    content = bytearray(path.read_bytes())
+    content = path.read_bytes()
     path.unlink()
     if damage == "changed":
-        content[-1] ^= 1
-        path.write_bytes(content)
-    elif damage == "truncated":
-        path.write_bytes(content[:-1])
-    elif damage == "a folder":
-        path.mkdir()
+        path.write_bytes(content[:-1] + b"?")
     assert "MD5" in refusal(tmp_path)
     assert "MD5" in refusal(tmp_path, "auto")
 
@@ -134,14 +111,3 @@ def test_batches_are_not_unpickled_before_they_are_checked(tmp_path, monkeypatch
     write_batches(tmp_path, small(), monkeypatch)
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"cos\nabort\n(tR.")
     assert "MD5" in refusal(tmp_path)
-
-
-@pytest.mark.parametrize(("old", "new"), [(3, 4), (9, 10)])
-def test_wrong_class_counts(made, tmp_path, monkeypatch, old, new):
-    """The shapes are right, one label of the test set is not."""
-    labels = made.test_labels.copy()
-    labels[np.flatnonzero(labels == old)[0]] = new
-    write_batches(tmp_path, made._replace(test_labels=labels), monkeypatch)
-    with pytest.raises(UserError, match="the test set is not CIFAR-10's"):
-        load("cifar10", str(tmp_path / "cifar-10-batches-py"))
-    assert "the test set is not CIFAR-10's" in refusal(tmp_path)
