@@ -4,7 +4,6 @@ python predict.py photo.jpg more/
 python predict.py photo.jpg --run results/fast --json
 """
 
-import itertools
 import json
 import os
 import sys
@@ -18,7 +17,6 @@ import torch
 from torch import nn
 
 import utils
-from dataset import TEST_BATCH_SIZE
 from s9 import records
 from s9.data import photos
 from s9.data.cifar10 import MEAN, STD
@@ -28,16 +26,13 @@ from s9.engine.hardware import DEVICES, make_accelerator
 from s9.errors import CommandParser, UserError, printable
 
 RESULTS = Path(__file__).parent / "results"
-LIKELIEST = 3
 
 
 class Trained(NamedTuple):
-    """A run's network, and what belongs to the data that it was trained on."""
+    """A run's network, in evaluation mode, and what belongs to the data that it was trained on."""
 
     model: str
-    """A name in model.NETWORKS."""
     network: nn.Module
-    """In evaluation mode."""
     dataset: str
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -48,20 +43,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command; ends with exit code 2 if a picture could not be read, after all the others."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    folder = options.run or default_run()
+    folder = options.run or records.leading_run(RESULTS)
     try:
         trained = trained_network(folder, options.device)
     except UserError as error:
         parser.error(printable(error))
-    predictions, errors, notes = [], [], []
-
-    def note(message: Warning, *_: object) -> None:
-        notes.append(str(message))
-        print(f"{parser.prog}: note: {message}", file=sys.stderr, flush=True)
-
-    with warnings.catch_warnings():
+    predictions, errors = [], []
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", photos.PhotoWarning)
-        warnings.showwarning = note
         for path, answer in answers(trained, options.pictures):
             if isinstance(answer, UserError):
                 errors.append({"file": str(path), "error": str(answer)})
@@ -70,10 +59,12 @@ def main(arguments: list[str] | None = None) -> None:
                 predictions.append(as_json(path, answer))
             else:
                 print(as_line(path, answer), flush=True)
+    notes = [str(warning.message) for warning in caught if warning.category is photos.PhotoWarning]
+    for note in notes:
+        print(f"{parser.prog}: note: {note}", file=sys.stderr)
     if options.json:
         whole = {"run": str(folder), "model": trained.model, "predictions": predictions}
-        whole |= {"errors": errors, "notes": notes}
-        print(json.dumps(whole, indent=2))
+        print(json.dumps(whole | {"errors": errors, "notes": notes}, indent=2))
     if errors:
         parser.exit(2)
 
@@ -92,13 +83,11 @@ def make_parser() -> CommandParser:
         nargs="+",
         type=Path,
         metavar="PICTURE",
-        help="a file in any format that Pillow reads, or a folder: its files whose names end like a "
-        "picture's, without those in subfolders",
+        help="a file in any format that Pillow reads, or a folder: the pictures in it, not in its subfolders",
     )
     parser.add_argument(
         "--run",
         type=Path,
-        metavar="RUN",
         help="run folder whose network to ask; default: results/best, or results/reference if there is none",
     )
     parser.add_argument(
@@ -106,11 +95,6 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)} (%(default)s)")
     return parser
-
-
-def default_run() -> Path:
-    """The folder of the best network that has been trained."""
-    return records.leading_run(RESULTS)
 
 
 def trained_network(folder: Path, device: str = "auto") -> Trained:
@@ -127,20 +111,8 @@ def trained_network(folder: Path, device: str = "auto") -> Trained:
 def answers(trained: Trained, paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, float] | UserError]]:
     """For each picture, in order: its path, and each class's probability, likeliest first, or what is wrong.
 
-    paths: of pictures and of folders. Read and classified TEST_BATCH_SIZE at a time, however many there are.
+    paths: of pictures and of folders.
     """
-    for batch in _batches(_found(paths)):
-        images = [answer for _, answer in batch if not isinstance(answer, UserError)]
-        rows = iter(classify(trained.network, images, trained.mean, trained.std) if images else ())
-        for path, answer in batch:
-            if isinstance(answer, UserError):
-                yield path, answer
-            else:
-                pairs = zip(trained.classes, next(rows).tolist(), strict=True)
-                yield path, dict(sorted(pairs, key=lambda pair: -pair[1]))
-
-
-def _found(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray | UserError]]:
     for path in paths:
         try:
             # Not path.is_dir(): it raises where a name is too long or a folder above may not be entered.
@@ -150,54 +122,38 @@ def _found(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray | UserError
             continue
         for file in files:
             try:
-                yield file, photos.read(file)
+                image = photos.read(file)
             except UserError as error:
                 yield file, error
-
-
-def _batches(items: Iterable) -> Iterator[list]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, TEST_BATCH_SIZE)):
-        yield batch
+                continue
+            (row,) = classify(trained.network, image[None], trained.mean, trained.std).tolist()
+            pairs = zip(trained.classes, row, strict=True)
+            yield file, dict(sorted(pairs, key=lambda pair: -pair[1]))
 
 
 @torch.no_grad()
 def classify(
-    network: nn.Module,
-    images: Iterable[np.ndarray],
-    mean: Sequence[float] = MEAN,
-    std: Sequence[float] = STD,
+    network: nn.Module, images: np.ndarray, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
 ) -> np.ndarray:
     """The probability of each class for each image: float32 (n, classes), in 0..1, rows adding up to 1.
 
     network: on any device; it is left in evaluation mode.
-    images: uint8 (32, 32, 3), RGB, as photos.read and photos.fit make them; any number, taken from the
-    iterable TEST_BATCH_SIZE at a time. mean, std: of the training set, per channel, in 0..1.
+    images: uint8 (n, 32, 32, 3), RGB. mean, std: of the training set, per channel, in 0..1.
 
-    Raises UserError if there are none, or not of that shape and type.
+    Raises UserError for images of another shape or type.
     """
+    if images.shape[1:] != (photos.SIZE, photos.SIZE, 3) or images.dtype != np.uint8:
+        raise UserError(f"images must be uint8 (n, 32, 32, 3), got {images.dtype} {images.shape}")
     device = next(network.parameters()).device
     mean, std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
-    network.eval()
-    rows = []
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for batch in _batches(images):
-            for image in batch:
-                if image.shape != (photos.SIZE, photos.SIZE, 3) or image.dtype != np.uint8:
-                    raise UserError(
-                        f"an image of shape {image.shape} and type {image.dtype}: give uint8 (32, 32, 3), as "
-                        "photos.read and photos.fit make them"
-                    )
-            inputs = normalise(torch.from_numpy(np.stack(batch)).to(device), mean, std)
-            rows.append(network(inputs).softmax(1).cpu().numpy())
-    if not rows:
-        raise UserError("no images to classify: give one or more")
-    return np.concatenate(rows)
+        inputs = normalise(torch.from_numpy(images).to(device), mean, std)
+        return network.eval()(inputs).softmax(1).cpu().numpy()
 
 
 def as_line(path: Path, probabilities: dict[str, float]) -> str:
     """`photo.jpg: cat 93.1%, dog 4.2%, deer 1.1%`: the likeliest classes, in this order."""
-    likeliest = list(probabilities.items())[:LIKELIEST]
+    likeliest = list(probabilities.items())[:3]
     return f"{printable(path)}: {', '.join(f'{what} {probability:.1%}' for what, probability in likeliest)}"
 
 
