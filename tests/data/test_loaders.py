@@ -5,7 +5,6 @@ That whole batches are augmented as train_transform augments single images: test
 
 import itertools
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 import torch
 from made_data import the_three
 
-from dataset import Images, default_workers, loaders
+from dataset import default_workers, loaders
 from s9.data.augment import reseed
 from s9.data.cifar10 import CLASSES, MEAN, STD
 from s9.data.sources import Data
@@ -113,25 +112,16 @@ def test_loaders_take_none_of_the_random_numbers_of_others(workers):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-SAME = np.stack([DATA.train_images[0]] * TEST)
-
-
-def always_shifted(transform: A.Compose) -> A.Compose:
-    """With angles and scales from a range, each image comes out unlike any other."""
-    the_three(transform)[1].p = 1.0
-    return transform
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_no_two_samples_share_their_random_numbers(workers):
-    """One image, 300 times, in two epochs: 600 different ones."""
-    train, _ = loaders(make_data(SAME), BATCH, 0, workers)
-    always_shifted(train.source.dataset.transform)
-    seen = []
+    """One image, 300 times, in two epochs, always shifted: 600 different ones."""
+    train, _ = loaders(make_data(np.stack([DATA.train_images[0]] * TEST)), BATCH, 0, workers)
+    the_three(train.source.dataset.transform)[1].p = 1.0
+    seen = set()
     for epoch in (1, 2):
         train.set_epoch(epoch)
-        seen += [image.numpy().tobytes() for images, _ in train for image in images]
-    assert len(set(seen)) == len(seen) == 2 * TRAIN
+        seen |= {image.numpy().tobytes() for images, _ in train for image in images}
+    assert len(seen) == 2 * TRAIN
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -153,16 +143,14 @@ def test_loaders_normalise_by_the_data_sets_own_figures():
     assert the_three(train.source.dataset.transform)[2].fill == (51, 76, 102)
 
 
-@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (9, 8), (256, 8)])
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (4, 3), (256, 8)])
 def test_default_workers(monkeypatch, cores, expected):
     assert default_workers(torch.device("cpu")) == 0
-    gpu = torch.device("cuda")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    assert default_workers(gpu) == expected
-    # Where there is no such function (macOS, Windows):
-    monkeypatch.delattr(os, "sched_getaffinity")
+    assert default_workers(torch.device("cuda")) == expected
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS and Windows
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    assert default_workers(gpu) == expected
+    assert default_workers(torch.device("cuda")) == expected
 
 
 PLANES = np.ascontiguousarray(DATA.train_images.transpose(0, 3, 1, 2))
@@ -171,11 +159,10 @@ PLANES = np.ascontiguousarray(DATA.train_images.transpose(0, 3, 1, 2))
 @pytest.mark.parametrize(
     ("images", "labels"),
     [
-        (PLANES.transpose(0, 2, 3, 1), DATA.train_labels),
-        (np.asfortranarray(DATA.train_images), DATA.train_labels.astype(np.uint16)),
+        (PLANES.transpose(0, 2, 3, 1), DATA.train_labels.astype(np.uint16)),
         (DATA.train_images[::-1].copy()[::-1], DATA.train_labels.astype(">i4")),
     ],
-    ids=["planes, as SVHN has them", "columns first", "backwards, big-endian"],
+    ids=["planes, as SVHN has them", "backwards, big-endian"],
 )
 def test_any_memory_layout_gives_the_same_batches(reference, images, labels):
     images.flags.writeable = False
@@ -185,10 +172,7 @@ def test_any_memory_layout_gives_the_same_batches(reference, images, labels):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"train_images": PLANES},
-            r"images must be uint8 \(n, height, width, 3\), got uint8 \(300, 3, 32, 32\)",
-        ),
+        ({"train_images": PLANES}, r"images must be .*, got uint8 \(300, 3, 32, 32\)"),
         ({"train_images": DATA.train_images / 255}, "images must be uint8 .* got float64"),
         ({"train_labels": DATA.train_labels[:9]}, r"labels must be 300 integers, got int64 \(9,\)"),
         ({"train_labels": DATA.train_labels / 1}, "labels must be 300 integers, got float64"),
@@ -204,14 +188,10 @@ def test_other_arrays_are_refused(change, message):
     [
         ({"batch_size": 0}, "batch size must be at least 1, got 0"),
         ({"workers": -1}, r"workers must be in 0\.\.256, got -1"),
-        ({"seed": -1}, "seed must be a whole number, at least 0, got -1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"transform": torch.nn.Identity()}, r"must be an albumentations.Compose with p=1, got Identity\(\)"),
-        (
-            {"transform": A.Compose([A.RandomCrop(28, 28)])},
-            r"must return uint8 \(32, 32, 3\), got uint8 \(28, 28, 3\)",
-        ),
+        ({"transform": A.Compose([A.RandomCrop(28, 28)])}, r"must return uint8 .* got uint8 \(28, 28, 3\)"),
         ({"transform": A.Compose([A.ToFloat()])}, "must return uint8 .* got float32"),
-        ({"transform": A.Compose([A.RandomCrop(64, 64)])}, "fails on an image of the data .Crop size"),
         ({"transform": A.Compose([A.Normalize((0.5,) * 3, STD)])}, "Normalize must have the data's mean"),
         ({"transform": A.Compose([A.Normalize(MEAN, STD), A.HorizontalFlip()])}, "must be the last steps"),
     ],
@@ -223,14 +203,8 @@ def test_bad_options_are_refused(options, message):
 
 def test_any_albumentations_are_applied_image_by_image():
     """The padded crop that most recipes for CIFAR-10 have; steps that change the size in between."""
-    steps = [
-        A.PadIfNeeded(40, 40),
-        A.HorizontalFlip(),
-        A.RandomCrop(32, 32),
-        A.Normalize(MEAN, STD),
-        A.ToTensorV2(),
-    ]
-    transform = A.Compose(steps)
+    steps = [A.PadIfNeeded(40, 40), A.HorizontalFlip(), A.RandomCrop(32, 32), A.Normalize(MEAN, STD)]
+    transform = A.Compose([*steps, A.ToTensorV2()])
     train, _ = loaders(DATA, BATCH, seed=0, workers=0, transform=transform)
     (batch, *_), (images, labels), *_ = train.source.sampler, *train
     reseed(transform, batch.seed)
@@ -266,11 +240,3 @@ def test_workers_that_start_from_nothing_need_no_shared_memory(tmp_path, method)
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr
     assert not list(tmp_path.glob("s9-*"))
-
-
-def test_a_full_disk_under_spawned_workers_is_one_line(monkeypatch):
-    monkeypatch.setattr(np, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(
-        UserError, match=r"cannot hold the workers' images \(No space left on device\): set TMPDIR"
-    ):
-        pickle.dumps(Images(DATA.train_images, DATA.train_labels))
