@@ -8,19 +8,17 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 import utils
 from s9 import records
+from s9.analysis.interpret import class_probabilities
 from s9.data import photos
-from s9.data.cifar10 import MEAN, STD
-from s9.data.device_loader import normalise
 from s9.data.sources import description
 from s9.engine.hardware import DEVICES, make_accelerator
 from s9.errors import CommandParser, UserError, printable
@@ -126,29 +124,10 @@ def answers(trained: Trained, paths: Iterable[Path]) -> Iterator[tuple[Path, dic
             except UserError as error:
                 yield file, error
                 continue
-            (row,) = classify(trained.network, image[None], trained.mean, trained.std).tolist()
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                (row,) = class_probabilities(trained.network, image[None], trained.mean, trained.std).tolist()
             pairs = zip(trained.classes, row, strict=True)
             yield file, dict(sorted(pairs, key=lambda pair: -pair[1]))
-
-
-@torch.no_grad()
-def classify(
-    network: nn.Module, images: np.ndarray, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
-) -> np.ndarray:
-    """The probability of each class for each image: float32 (n, classes), in 0..1, rows adding up to 1.
-
-    network: on any device; it is left in evaluation mode.
-    images: uint8 (n, 32, 32, 3), RGB. mean, std: of the training set, per channel, in 0..1.
-
-    Raises UserError for images of another shape or type.
-    """
-    if images.shape[1:] != (photos.SIZE, photos.SIZE, 3) or images.dtype != np.uint8:
-        raise UserError(f"images must be uint8 (n, 32, 32, 3), got {images.dtype} {images.shape}")
-    device = next(network.parameters()).device
-    mean, std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        inputs = normalise(torch.from_numpy(images).to(device), mean, std)
-        return network.eval()(inputs).softmax(1).cpu().numpy()
 
 
 def as_line(path: Path, probabilities: dict[str, float]) -> str:

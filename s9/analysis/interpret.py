@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from captum.attr import LayerAttribution, LayerGradCam
 from torch import nn
 
 from s9.data.device_loader import normalise
@@ -124,6 +123,8 @@ def grad_cam(
 
     Raises UserError if the network, the images or the labels are not as described.
     """
+    from captum.attr import LayerAttribution, LayerGradCam  # Here: slow, and predict.py does without.
+
     check_array("images", images, ("n", "height", "width", 3), np.uint8)
     check_array("labels", labels, (len(images),), np.integer)
     if not isinstance(getattr(network, "C4", None), nn.Module):
