@@ -1,6 +1,5 @@
 """The commands on a machine whose locale is not UTF-8."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -53,20 +52,3 @@ def test_a_command_needs_no_utf8(tmp_path, run, name, encoding):
     assert "Traceback" not in output
     assert done.returncode == code or code is None
     assert expected in output
-
-
-def test_text_files_are_opened_as_utf8():
-    """Also where the linter (PLW1514) cannot tell that an object is a path."""
-    files = [
-        *REPO.glob("*.py"),
-        *(file for folder in ("s9", "tools", "tests") for file in (REPO / folder).rglob("*.py")),
-    ]
-    calls = [
-        f"{file}:{node.lineno}"
-        for file in files
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "attr", "") in ("read_text", "write_text")
-        and "encoding" not in {keyword.arg for keyword in node.keywords}
-    ]
-    assert calls == []

@@ -60,14 +60,9 @@ SOURCES: tuple[Source, ...] = (
 )
 
 
-def default_cache() -> Path:
-    """The user's cache folder for CIFAR-10, where this operating system keeps caches."""
-    return pooch.os_cache("cifar10")
-
-
 def cached(cache: Path | None = None) -> Path | None:
-    """The cache folder, None for the default one, if it holds all files of one layout, verified."""
-    cache = cache or default_cache()
+    """The cache folder, None for the user's own, if it holds all files of one layout, verified."""
+    cache = cache or pooch.os_cache("cifar10")
     batches = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
     unpacked = [(f"{CIFAR10.base_folder}/{name}", f"md5:{md5}") for name, md5 in batches]
     layouts = (unpacked, [file[1:] for file in PARQUET])
@@ -82,14 +77,15 @@ def _verified(path: Path, known_hash: str) -> bool:
 def cifar10(cache: Path | None = None) -> Path:
     """Folder that holds CIFAR-10, verified: from the cache, or else from the first source that works.
 
-    cache: folder to look in and to fill; None: default_cache(). A `cifar-10-python.tar.gz` that lies there
-    already is used instead of a download. A line is printed for each source that fails.
+    cache: folder to look in and to fill; None: where this operating system keeps a user's caches. A
+    `cifar-10-python.tar.gz` that lies there already is used instead of a download. A line is printed for each
+    source that fails.
 
     Returns `cache`, which holds torchvision's `cifar-10-batches-py` or the parquet files.
 
     Raises UserError if the cache folder cannot be used, or if no source works: a line for each, and advice.
     """
-    cache = (cache or default_cache()).expanduser()
+    cache = (cache or pooch.os_cache("cifar10")).expanduser()
     reasons = []
     try:
         if cached(cache):

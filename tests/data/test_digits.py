@@ -17,8 +17,7 @@ def digits() -> Data:
 
 def test_digits(digits):
     assert_well_formed(digits, 1_437, 360)
-    assert digits.name == "digits"
-    assert digits.classes == tuple(f"digit {digit}" for digit in range(10))
+    assert (digits.name, digits.classes) == ("digits", tuple(f"digit {digit}" for digit in range(10)))
     for images in (digits.train_images, digits.test_images):
         assert (images.min(), images.max()) == (0, 255)
         assert (images[..., :1] == images).all()  # grey

@@ -10,9 +10,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from fuzzing import examples
-from hypothesis import assume, given
-from hypothesis import strategies as st
 from mirrors import (
     ARCHIVE,
     FILES,
@@ -180,20 +177,15 @@ def test_killed_half_way_through_a_download(mirrors, tmp_path):
     assert_torchvision_loads(fill(tmp_path, mirrors.archive("good")))
 
 
-@examples(20)
-@given(place=st.integers(0, len(ARCHIVE) - 1), new=st.binary(max_size=3), rest=st.integers(0, 2) | st.none())
-def test_a_damaged_archive_put_there_by_hand_is_not_opened(mirrors, tmp_path_factory, place, new, rest):
-    """Some bytes are others, or the rest is missing; tarfile never sees it; a good one takes its place."""
-    cache = tmp_path_factory.mktemp("cache")
-    damaged = ARCHIVE[:place] + new + (b"" if rest is None else ARCHIVE[place + rest :])
-    assume(damaged != ARCHIVE)
-    (cache / CIFAR10.filename).write_bytes(damaged)
-    with pytest.MonkeyPatch.context() as patch:
+@pytest.mark.parametrize("damaged", [ARCHIVE[:-1], ARCHIVE[:99] + b"?" + ARCHIVE[100:]])
+def test_a_damaged_archive_put_there_by_hand_is_not_opened(mirrors, tmp_path, monkeypatch, damaged):
+    (tmp_path / CIFAR10.filename).write_bytes(damaged)
+    with monkeypatch.context() as patch:
         patch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("it was opened"))
         with pytest.raises(UserError, match="HTTP 404"):
-            fill(cache, mirrors.archive("missing"))
-    assert (cache / CIFAR10.filename).read_bytes() == damaged
-    assert_torchvision_loads(fill(cache, mirrors.archive("good")))
+            fill(tmp_path, mirrors.archive("missing"))
+    assert (tmp_path / CIFAR10.filename).read_bytes() == damaged
+    assert_torchvision_loads(fill(tmp_path, mirrors.archive("good")))
 
 
 @pytest.mark.parametrize("cache", ["file", "file/below"])

@@ -53,7 +53,7 @@ def test_a_photo_is_shown_as_the_network_gets_it_with_three_classes_and_grad_cam
     assert shown.width > 1_000 and widget.children == (widget.upload, widget.picture)
 
     upload(widget, version, "text.jpg", b"no picture")
-    assert widget.problem.value == "text.jpg: cannot be read as a picture (no known format)"
+    assert widget.problem.value == "text.jpg: cannot be read as a picture (unknown format: save it as JPEG)"
     assert widget.children == (widget.upload, widget.problem)
 
 
