@@ -52,14 +52,31 @@ def separable_unit(in_channels: int, out_channels: int, dropout: float) -> nn.Se
     )
 
 
-def classifier(channels: int, classes: int) -> nn.Conv2d:
-    """A 1x1 convolution without bias. Raises ValueError if classes is less than 1."""
+def output(average: nn.Module, channels: int, classes: int) -> nn.Sequential:
+    """The global average, then a 1x1 convolution to the classes, without bias.
+
+    Raises ValueError if classes is less than 1.
+    """
     if classes < 1:
         raise ValueError(f"classes must be at least 1, got {classes}")
-    return nn.Conv2d(channels, classes, 1, bias=False)
+    return nn.Sequential(
+        OrderedDict(
+            global_average=average,
+            classifier=nn.Conv2d(channels, classes, 1, bias=False),
+        )
+    )
 
 
-class S9Net(nn.Module):
+class BlockNet(nn.Module):
+    """A network of blocks in sequence; a subclass sets them in this order: C1 C2 C3 C4 O."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch, classes) of normalised images (batch, 3, height, width)."""
+        features = self.C4(self.C3(self.C2(self.C1(images))))
+        return self.O(features).flatten(1)
+
+
+class S9Net(BlockNet):
     """The reference network: C1 C2 C3 C4 O, 174,352 parameters, receptive field 51.
 
     Each block has three units. The third one reduces the map: by dilation in C1 (32 to 30 pixels), by
@@ -68,13 +85,11 @@ class S9Net(nn.Module):
     dropout: probability in 0..1, after every unit. The default is 0, because the network underfits.
     classes: at least 1.
 
-    Raises ValueError if dropout or classes is out of range.
+    Images must have 32 x 32 pixels. Raises ValueError if dropout or classes is out of range.
     """
 
     def __init__(self, dropout: float = 0.0, classes: int = 10) -> None:
         super().__init__()
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout must be in 0..1, got {dropout}")
         self.C1 = nn.Sequential(
             conv_unit(3, 16, dropout),
             conv_unit(16, 16, dropout),
@@ -95,17 +110,7 @@ class S9Net(nn.Module):
             conv_unit(64, 64, dropout),
             conv_unit(64, 64, dropout),
         )
-        self.O = nn.Sequential(
-            OrderedDict(
-                global_average=nn.AvgPool2d(8),
-                classifier=classifier(64, classes),
-            )
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of normalised images (batch, 3, 32, 32)."""
-        features = self.C4(self.C3(self.C2(self.C1(images))))
-        return self.O(features).flatten(1)
+        self.O = output(nn.AvgPool2d(8), 64, classes)
 
 
 class ResidualUnit(nn.Module):
@@ -163,17 +168,7 @@ class SeparableUnit(nn.Module):
         return features + result if self.residual else result
 
 
-def output(channels: int, classes: int) -> nn.Sequential:
-    """The global average of a map of any size, then the classifier."""
-    return nn.Sequential(
-        OrderedDict(
-            global_average=nn.AdaptiveAvgPool2d(1),
-            classifier=classifier(channels, classes),
-        )
-    )
-
-
-class BestNet(nn.Module):
+class BestNet(BlockNet):
     """The most accurate network here below the assignment's limit: C1 C2 C3 C4 O, 199,856 parameters.
 
     The map has 32, 30, 15 and then 13 pixels a side: C3 reduces it by dilation, not by stride 2 as in the
@@ -203,15 +198,10 @@ class BestNet(nn.Module):
             SeparableUnit(64, 64),
             SeparableUnit(64, 72),
         )
-        self.O = output(72, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of normalised images (batch, 3, height, width)."""
-        features = self.C4(self.C3(self.C2(self.C1(images))))
-        return self.O(features).flatten(1)
+        self.O = output(nn.AdaptiveAvgPool2d(1), 72, classes)
 
 
-class DilatedNet(nn.Module):
+class DilatedNet(BlockNet):
     """The extra credit: no stride, no pooling but the global average; C1 C2 C3 C4 O, 199,856 parameters.
 
     In place of stride 2, the third convolution of C1, C2 and C3 is dilated, by 2, 3 and 3, without padding:
@@ -242,15 +232,10 @@ class DilatedNet(nn.Module):
             SeparableUnit(64, 64),
             SeparableUnit(64, 72),
         )
-        self.O = output(72, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of normalised images (batch, 3, height, width)."""
-        features = self.C4(self.C3(self.C2(self.C1(images))))
-        return self.O(features).flatten(1)
+        self.O = output(nn.AdaptiveAvgPool2d(1), 72, classes)
 
 
-class FastNet(nn.Module):
+class FastNet(BlockNet):
     """The network of `--preset fast`, for the shortest time to 85%: C1 C2 C3 C4 O, 494,368 parameters.
 
     Each block has three units, the third with stride 2 in C1, C2 and C3: the map has 32, 16, 8 and 4 pixels a
@@ -264,12 +249,7 @@ class FastNet(nn.Module):
         self.C2 = nn.Sequential(ResidualUnit(16, 32), ResidualUnit(32, 32), ResidualUnit(32, 32, stride=2))
         self.C3 = nn.Sequential(ResidualUnit(32, 64), ResidualUnit(64, 64), ResidualUnit(64, 64, stride=2))
         self.C4 = nn.Sequential(ResidualUnit(64, 128), ResidualUnit(128, 128), ResidualUnit(128, 128))
-        self.O = output(128, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of normalised images (batch, 3, height, width)."""
-        features = self.C4(self.C3(self.C2(self.C1(images))))
-        return self.O(features).flatten(1)
+        self.O = output(nn.AdaptiveAvgPool2d(1), 128, classes)
 
     @torch.no_grad()
     def init_whitening(self, images: Tensor) -> None:

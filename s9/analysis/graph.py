@@ -1,9 +1,8 @@
 """The operations that a network runs on a batch of images."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,23 +17,15 @@ from s9.errors import UserError
 BATCH = 2
 """Images in a recorded batch."""
 NORMS = frozenset(("native_batch_norm", "native_group_norm", "native_layer_norm"))
-POINTWISE = NORMS | frozenset(
-    """_prelu_kernel hardshrink hardswish hardtanh log_sigmoid_forward softplus
-    softshrink""".split()
+POINTWISE = NORMS | set(
+    "_prelu_kernel hardshrink hardswish hardtanh log_sigmoid_forward softplus softshrink".split()
 )
-"""ATen operations that leave every position where it is, besides those that torch tags as pointwise.
+"""ATen operations that keep positions apart, besides those that torch tags as pointwise.
 
-Norms are among them because their statistics do not count for the receptive field.
+The statistics of norms do not count for the receptive field.
 """
-LAYOUT = frozenset(("clone", "_to_copy", "as_strided"))
-"""ATen operations that a tensor's strides and type call for: they are run, and not recorded."""
-SHAPE_ONLY = frozenset(
-    """empty_like full_like new_empty new_empty_strided new_full new_ones new_zeros ones_like rand_like
-    randn_like zeros_like""".split()
-)
-"""ATen operations whose result depends on the shape of their argument alone."""
-READS_VALUES = frozenset(("_local_scalar_dense", "equal", "nonzero"))
-"""ATen operations that let the values of a tensor decide what is run."""
+LAYOUT = ("clone", "_to_copy", "as_strided")
+"""ATen operations that depend on a tensor's strides and type; they are not recorded."""
 
 
 @dataclass
@@ -61,8 +52,8 @@ class Operation:
 class Recorder(TorchDispatchMode):
     """Records each operation whose arguments depend on the images.
 
-    Dependence follows memory: whatever reads a storage depends on all that was written to it, through any
-    view, alias, list or in-place operation.
+    Dependence follows memory: what reads a storage depends on all operations that wrote to it, through views,
+    aliases and in-place operations.
     """
 
     def __init__(self) -> None:
@@ -73,10 +64,14 @@ class Recorder(TorchDispatchMode):
         self._writers: dict[StorageWeakRef, list[int]] = {}
 
     def record(self, network: nn.Module, images: Tensor) -> list[Tensor]:
-        """Runs the network; returns the tensors of its output, in order."""
+        """Runs the network, which gets hooks; returns the tensors of its output, in order."""
+        for name, module in network.named_modules():
+            if name and type(module).__module__.startswith("torch.nn.") and type(module) is not nn.Sequential:
+                module.register_forward_pre_hook(partial(self._enter, name))
+                module.register_forward_hook(self._leave)
         self.operations.append(Operation("images", "", [], [], images.shape))
         self._writers[StorageWeakRef(images.untyped_storage())] = [0]
-        with torch.no_grad(), self._naming_layers(network), _Plain(), self:
+        with torch.no_grad(), _Plain(), self:
             results = [leaf for leaf in tree_leaves(network(images)) if isinstance(leaf, Tensor)]
         queue = [len(self.operations)]
         sources = sorted({number for result in results for number in self.writers(result)})
@@ -88,23 +83,11 @@ class Recorder(TorchDispatchMode):
                 queue += self.operations[number].sources
         return results
 
-    @contextmanager
-    def _naming_layers(self, network: nn.Module) -> Iterator[None]:
-        def enter(name: str) -> Any:
-            return lambda *_: self._layers.append(name)
+    def _enter(self, name: str, *_: Any) -> None:
+        self._layers.append(name)
 
-        def leave(*_: Any) -> None:
-            self._layers.pop()
-
-        hooks = []
-        for name, module in network.named_modules():
-            if name and type(module).__module__.startswith("torch.nn.") and type(module) is not nn.Sequential:
-                hooks += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def _leave(self, *_: Any) -> None:
+        self._layers.pop()
 
     def writers(self, tensor: Tensor) -> list[int]:
         """Numbers of the operations that wrote to the tensor's memory; none if it depends on no image."""
@@ -113,21 +96,19 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        schema = function._schema
-        given = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | (
-            kwargs or {}
-        )
+        kwargs, schema = kwargs or {}, function._schema
+        given = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
         name = schema.name.removeprefix("aten::").removesuffix("_" if schema.is_mutable else "")
         name = name.removeprefix("_unsafe_")
         tensors = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
         sources = sorted({number for tensor in tensors for number in self.writers(tensor)})
-        if not sources or name in SHAPE_ONLY:
-            return function(*args, **(kwargs or {}))
+        if not sources or name.startswith("new_") or name.endswith("_like"):  # These read the shape alone.
+            return function(*args, **kwargs)
         if name in LAYOUT:
-            result = function(*args, **(kwargs or {}))
+            result = function(*args, **kwargs)
             self._writers[StorageWeakRef(result.untyped_storage())] = sources
             return result
-        if name in READS_VALUES:
+        if name == "nonzero" or torch.Tag.data_dependent_output in function.tags:
             raise UserError("the network's layers must not depend on the values of an image")
         operation = Operation(
             name,
@@ -154,10 +135,7 @@ class Recorder(TorchDispatchMode):
 
 
 class _Plain(TorchFunctionMode):
-    """Makes operations independent of strides: which are run for a reshape or a linear layer depends on them.
-
-    And a view's shape is checked where it is recorded, a reshape's before.
-    """
+    """Makes a reshape or a linear layer run the same operations whatever the strides of its argument."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -177,27 +155,22 @@ def _kernel(name: str, given: dict[str, Any]) -> tuple[int, ...]:
 
 
 def trace(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> list[Operation]:
-    """The operations that a network runs on a batch in evaluation mode, in order; it is left as it was.
+    """The operations that a copy of the network runs on a batch in evaluation mode, in order.
 
     input_size: (channels, height, width) of an image.
 
     Raises UserError if the network cannot be copied, does not take a batch of that size, or decides by the
     values of the images what it runs.
     """
-    recorder, copied = Recorder(), copy_to_try(network, input_size)
-    try:
-        recorder.record(copied, torch.zeros(BATCH, *input_size))
-    except UserError:
-        raise
-    except Exception as error:
-        raise _does_not_fit(network, input_size, error) from error
+    recorder = Recorder()
+    recorder.record(copy_to_try(network, input_size), torch.zeros(BATCH, *input_size))
     return recorder.operations
 
 
 def copy_to_try(network: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
     """A copy in float32, on the CPU and in evaluation mode.
 
-    Raises UserError if the network cannot be copied or does not take an image of that size.
+    Raises UserError if the network cannot be copied or does not take a batch of that size.
     """
     sides = input_size if isinstance(input_size, tuple | list) else ()
     if len(sides) != 3 or any(not isinstance(side, int) or side < 1 for side in sides):
@@ -207,15 +180,11 @@ def copy_to_try(network: nn.Module, input_size: tuple[int, int, int]) -> nn.Modu
     try:
         copied = copy.deepcopy(network).cpu().float().eval()
         with torch.no_grad():
-            copied(torch.zeros(1, *input_size))
+            copied(torch.zeros(BATCH, *input_size))
         return copied
     except Exception as error:
-        raise _does_not_fit(network, input_size, error) from error
-
-
-def _does_not_fit(network: nn.Module, input_size: tuple[int, int, int], error: Exception) -> UserError:
-    message = f"{type(network).__name__} does not take an image of size {tuple(input_size)}"
-    return UserError(f"{message}: {one_line(error)}")
+        message = f"{type(network).__name__} does not take an image of size {tuple(input_size)}"
+        raise UserError(f"{message}: {one_line(error)}") from error
 
 
 def one_line(error: Exception) -> str:

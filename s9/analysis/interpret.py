@@ -1,4 +1,8 @@
-"""Measures a network and its predictions: calibration, first kernels, Grad-CAM. Arrays come out."""
+"""Measures of a network and its predictions, as arrays: calibration, first kernels, Grad-CAM.
+
+Images are uint8 (n, height, width, 3), labels integers (n,), probabilities floats (n, classes) in 0..1; mean
+and std are those of the training set, per channel, in 0..1. Functions raise UserError for anything else.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,7 +18,7 @@ from s9.errors import UserError
 BINS = 15
 """Of the confidence, as in Guo et al."""
 EXAMPLES = 6
-"""Right and wrong predictions, each, that Grad-CAM explains."""
+"""Correct predictions, and wrong ones, that Grad-CAM is computed for."""
 
 
 class Calibration(NamedTuple):
@@ -25,7 +29,7 @@ class Calibration(NamedTuple):
     confidence: np.ndarray
     """float64 (BINS,), 0 to 1: their mean confidence, NaN where there are none."""
     accuracy: np.ndarray
-    """float64 (BINS,), 0 to 1: the share of them that is right, NaN where there are none."""
+    """float64 (BINS,), 0 to 1: the share of them that is correct, NaN where there are none."""
 
     @property
     def error(self) -> float:
@@ -36,33 +40,29 @@ class Calibration(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A prediction and what speaks for it."""
+    """A prediction and its Grad-CAM maps."""
 
     image: np.ndarray
-    """uint8 (height, width, 3)."""
     true: int
     predicted: int
     probability: float
-    """Of the predicted class, 0 to 1."""
+    """Of the predicted class."""
     predicted_map: np.ndarray
-    """float32 (height, width), 0 to 1: what speaks for the predicted class, as grad_cam() gives it."""
+    """From grad_cam(), of the predicted class."""
     true_map: np.ndarray
-    """The same for the true class."""
+    """The same of the true class."""
 
 
 def calibration(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
-    """How often predictions are right, by their confidence: the probability of the class predicted.
+    """Accuracy by confidence, the probability of the predicted class.
 
-    After Guo et al., 2017, https://arxiv.org/abs/1706.04599. labels: integers (n,); probabilities: floats
-    (n, classes), 0 to 1. Raises UserError if they are not.
+    Guo et al., 2017, https://arxiv.org/abs/1706.04599.
     """
     check_predictions(labels, probabilities)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    inner_edges = np.linspace(0, 1, BINS + 1)[1:-1]
-    bins = np.digitize(confidence, inner_edges, right=True)
+    bins = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
     counts = np.bincount(bins, minlength=BINS)
-    # 0 / 0 is NaN, as documented.
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as documented.
         means = [np.bincount(bins, weights=values, minlength=BINS) / counts for values in (confidence, right)]
     return Calibration(counts, *means)
 
@@ -70,13 +70,10 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
 def first_layer(
     network: nn.Module, image: np.ndarray, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The kernels of the first convolution and what each answers to an image.
+    """The kernels of the first convolution, float32 (kernels, 3, height, width), and its output for an image,
+    float32 (kernels, height, width).
 
-    Float32 (kernels, 3, height, width) and float32 (kernels, height, width) of the map.
-
-    image: uint8 (height, width, 3). mean, std: of the training set, per channel, in 0..1.
-
-    Raises UserError if the image is not as described, or the network's first layer is no convolution of RGB.
+    Raises UserError if the network's first convolution does not take RGB.
     """
     check_array("image", image, ("height", "width", 3), np.uint8)
     convolution = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
@@ -86,13 +83,13 @@ def first_layer(
         )
     with torch.no_grad():
         (answers,) = convolution(_inputs(network, image[None], mean, std))
-    return convolution.weight.detach().float().cpu().numpy(), answers.float().cpu().numpy()
+    return convolution.weight.detach().cpu().numpy(), answers.cpu().numpy()
 
 
 def _inputs(
     network: nn.Module, images: np.ndarray, mean: Sequence[float], std: Sequence[float]
 ) -> torch.Tensor:
-    """The images as the network takes them, where the network is."""
+    """The images as the network takes them, on its device."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     mean, std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
     return normalise(torch.from_numpy(np.ascontiguousarray(images)).to(device), mean, std)
@@ -102,7 +99,7 @@ def _inputs(
 def class_probabilities(
     network: nn.Module, images: np.ndarray, mean: Sequence[float], std: Sequence[float]
 ) -> np.ndarray:
-    """Of each class for each image: float32 (n, classes). Arguments as for grad_cam()."""
+    """Float32 (n, classes). The network is left in evaluation mode."""
     check_array("images", images, ("n", "height", "width", 3), np.uint8)
     return network.eval()(_inputs(network, images, mean, std)).softmax(1).cpu().numpy()
 
@@ -110,18 +107,13 @@ def class_probabilities(
 def grad_cam(
     network: nn.Module, images: np.ndarray, labels: np.ndarray, mean: Sequence[float], std: Sequence[float]
 ) -> np.ndarray:
-    """What in each image speaks for a class: float32 (n, height, width), each from 0 to its maximum, 1.
+    """Grad-CAM of the classes `labels`: float32 (n, height, width), each map from 0 to 1, or all 0.
 
-    Grad-CAM (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391) at the output of the last block, C4:
-    its channels, weighted by their mean gradient, summed; what is below 0, and speaks against the class, cut
-    off; enlarged to the image. A map in which nothing speaks for the class is 0 everywhere. As all behind C4
-    is an average and a linear layer, the maps are those of CAM (Zhou et al., 2015,
-    https://arxiv.org/abs/1512.04150), not only its approximation.
+    The channels of the output of block C4, weighted by their mean gradient, are summed, cut off below 0, and
+    enlarged to the image (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391). As only an average and a
+    linear layer follow C4, the maps are those of CAM (Zhou et al., 2015, https://arxiv.org/abs/1512.04150).
 
-    network: with a block C4; it is left in evaluation mode. images: uint8 (n, height, width, 3). labels:
-    integers (n,), the classes to explain. mean, std: of the training set, per channel, in 0..1.
-
-    Raises UserError if the network, the images or the labels are not as described.
+    The network is left in evaluation mode. Raises UserError if it has no block C4.
     """
     from captum.attr import LayerAttribution, LayerGradCam  # Here: slow, and predict.py does without.
 
@@ -133,11 +125,10 @@ def grad_cam(
     inputs = _inputs(network, images, mean, std)
     with torch.no_grad():
         _check_range(labels, network(inputs[:1]).shape[1])
-    explainer = LayerGradCam(network, network.C4)
+    targets = torch.from_numpy(labels).long().to(inputs.device)
     with torch.enable_grad():
-        maps = explainer.attribute(
-            inputs.requires_grad_(), torch.from_numpy(labels).long().to(inputs.device), relu_attributions=True
-        )
+        explainer = LayerGradCam(network, network.C4)
+        maps = explainer.attribute(inputs.requires_grad_(), targets, relu_attributions=True)
     maps = LayerAttribution.interpolate(maps.detach(), images.shape[1:3], "bilinear")[:, 0]
     return (maps / maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)).cpu().numpy()
 
@@ -145,32 +136,32 @@ def grad_cam(
 def explained(
     network: nn.Module, data: Data, probabilities: np.ndarray
 ) -> tuple[list[Example], list[Example]]:
-    """Right and wrong predictions on the test set with their Grad-CAM maps, EXAMPLES of each, or all.
+    """At most EXAMPLES correct and wrong predictions on the test set, drawn by even_steps(), with Grad-CAM.
 
-    They are a fair sample, not picked, as even_steps() draws it. probabilities: floats (n, classes), as
-    utils.probabilities gives them. Raises UserError if they are not of this test set.
+    probabilities: of the test set.
     """
     check_predictions(data.test_labels, probabilities)
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    groups = []
-    for group in (predicted == data.test_labels, predicted != data.test_labels):
+
+    def examples(group: np.ndarray) -> list[Example]:
         chosen = even_steps(confidence, group, EXAMPLES)
         if len(chosen) == 0:
-            groups.append([])
-            continue
-        images, true = data.test_images[chosen], data.test_labels[chosen]
-        maps = [
-            grad_cam(network, images, labels, data.mean, data.std) for labels in (predicted[chosen], true)
-        ]
-        facts = true.tolist(), predicted[chosen].tolist(), confidence[chosen].tolist()
-        groups.append([Example(*row) for row in zip(images, *facts, *maps, strict=True)])
-    return groups[0], groups[1]
+            return []
+        images, classes = data.test_images[chosen], (data.test_labels[chosen], predicted[chosen])
+        true_map, predicted_map = (
+            grad_cam(network, images, labels, data.mean, data.std) for labels in classes
+        )
+        columns = images, *classes, confidence[chosen], predicted_map, true_map
+        return [Example(*row) for row in zip(*columns, strict=True)]
+
+    correct = predicted == data.test_labels
+    return examples(correct), examples(~correct)
 
 
 def even_steps(confidence: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
-    """Indices of at most `count` of a group: evenly spaced ranks, with both ends, by falling confidence.
+    """Indices of at most `count` members of a group: evenly spaced ranks, by falling confidence.
 
-    confidence: floats (n,), equal ones are ranked by index. group: bool (n,), who belongs to it.
+    confidence: floats (n,), equal ones are ranked by index. group: bool (n,).
     """
     members = np.flatnonzero(group)
     ranked = members[np.argsort(-confidence[members], kind="stable")]
@@ -178,15 +169,11 @@ def even_steps(confidence: np.ndarray, group: np.ndarray, count: int) -> np.ndar
 
 
 def check_predictions(labels: Any, probabilities: Any, classes: int | str = "classes") -> None:
-    """Check for integers (n,) and floats (n, classes) that fit each other.
-
-    Raises UserError if they are not, or if the latter are no probabilities.
-    """
+    """Raises UserError unless labels and probabilities fit each other and are as this module needs them."""
     check_array("labels", labels, ("n",), np.integer)
     check_array("probabilities", probabilities, (len(labels), classes), np.floating)
     _check_range(labels, probabilities.shape[1])
-    # Written so that NaN fails as well; the slack is for rounding.
-    if not (probabilities.min() >= 0 and probabilities.max() <= 1.001):
+    if not (probabilities.min() >= 0 and probabilities.max() <= 1.001):  # NaN fails as well.
         raise UserError("probabilities: must be 0 to 1, are these logits?")
 
 
@@ -196,16 +183,16 @@ def _check_range(labels: np.ndarray, classes: int) -> None:
 
 
 def check_array(name: str, array: Any, shape: tuple[int | str, ...], kind: type) -> None:
-    """Check for a NumPy array of that kind and shape, where a word stands for any size but 0.
-
-    Raises UserError if it is not.
-    """
-    found, fits = type(array).__name__, False
-    if isinstance(array, np.ndarray):
-        found = f"{array.dtype} {array.shape}"
-        pairs = zip(array.shape, shape, strict=False)
-        fits = len(array.shape) == len(shape) and np.issubdtype(array.dtype, kind)
-        fits = fits and all(size == wanted or (isinstance(wanted, str) and size) for size, wanted in pairs)
-    if not fits:
+    """Raises UserError unless `array` is of that kind and shape, where a word stands for any size but 0."""
+    is_array = isinstance(array, np.ndarray)
+    if not (
+        is_array
+        and np.issubdtype(array.dtype, kind)
+        and array.ndim == len(shape)
+        and all(
+            n == size or (isinstance(n, str) and size) for size, n in zip(array.shape, shape, strict=True)
+        )
+    ):
+        found = f"{array.dtype} {array.shape}" if is_array else type(array).__name__
         sizes = ", ".join(map(str, shape))
         raise UserError(f"{name}: must be an array of {kind.__name__} ({sizes}), got {found}")

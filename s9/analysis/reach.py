@@ -1,12 +1,11 @@
-"""Runs a network on numbers of pixels in place of colours: which does each element depend on?
+"""Runs a network on numbers of pixels in place of colours, to find the pixels that each element depends on.
 
 The value of an element is the number of the last pixel, along one axis, that it depends on; the second image
-of the batch, numbered from the other end, gives the first pixel. A sum, a product or an activation becomes
-the maximum of its arguments, a convolution the maximum over its window and its group of channels. What only
-moves elements is torch's own: views, slices, concatenation, padding, writing into a part of a tensor.
+of the batch is numbered from the other end and gives the first pixel. See receptive_field.py.
 """
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import reduce
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from s9.analysis.graph import BATCH, NORMS, Operation, Recorder
 LONGEST_PERIOD = 256
 """Positions after which what they see must repeat, shifted: 1, or more behind up-sampling."""
 MOVES = frozenset(
-    """cat channel_shuffle constant_pad_nd copy flip im2col index index_put index_select
+    """cat channel_shuffle constant_pad_nd copy fill flip im2col index index_put index_select
     pixel_shuffle pixel_unshuffle reflection_pad2d repeat replication_pad2d roll stack zero""".split()
 )
 """ATen operations, besides views, that only move elements."""
@@ -144,22 +143,22 @@ class Reach(Recorder):
         self.usual = self.plan[number]
         written = [a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write]
         given = self._without_constants(given, written)
-        inputs = [
-            leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor) and leaf is not given.get("out")
-        ]
+        out = given.get("out")
+        inputs = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor) and leaf is not out]
         live = [tensor for tensor in inputs if tensor.any()]
         is_view = not written and any(result.alias_info for result in schema.returns)
         if name == "view":
             result = self._reshaped(function, given)
         elif name in MOVES or is_view:
-            if name == "constant_pad_nd":
+            if isinstance(given.get("value"), int | float):  # Of padding or fill: it depends on no pixel.
                 given["value"] = 0
             result = function(**given)
         elif name in RULES:
             result = RULES[name](self, operation, function, given)
         elif operation.pointwise:
+            inputs = inputs[:1] if name in NORMS else inputs
             known = [tensor if self.writers(tensor) else torch.zeros(tensor.shape) for tensor in inputs]
-            result = reduce(torch.maximum, known) if len(known) > 1 else known[0].clone()
+            result = reduce(torch.maximum, known, torch.zeros(()))
         else:
             raise Unknown(f"what {operation.layer or name} does to positions is not known")
         first = tree_leaves(result)[0]
@@ -218,9 +217,7 @@ class Reach(Recorder):
     def _enlarged(self, tensor: Tensor, shape: torch.Size | None = None) -> list[int]:
         """The dimensions that grow with the image."""
         shape = self.shapes[id(tensor)] if shape is None else shape
-        return [
-            dim for dim, (size, usual) in enumerate(zip(tensor.shape, shape, strict=True)) if size != usual
-        ]
+        return [dim for dim, usual in enumerate(shape) if tensor.shape[dim] != usual]
 
     # What an operation makes of the arguments `given` by name
 
@@ -242,14 +239,7 @@ class Reach(Recorder):
         self._check_window(x, sides)
         shape = _shape(function, given)
         x = x.unflatten(1, (given["groups"], -1)).amax(2)
-        for dim, (kernel, stride, padding, dilation) in enumerate(
-            zip(
-                sides,
-                *(_sides(given[name], sides) for name in ("stride", "padding", "dilation")),
-                strict=True,
-            ),
-            2,
-        ):
+        for dim, (kernel, stride, padding, dilation) in enumerate(_windows(given, sides), 2):
             if given["transposed"]:
                 spread = list(x.shape)
                 spread[dim] = (spread[dim] - 1) * stride + 1
@@ -270,9 +260,7 @@ class Reach(Recorder):
             if covers and (average or kernel == x.shape[dim]):
                 return torch.zeros(self.usual.after)
         shape = _shape(function, given)
-        strides = _sides(given.get("stride") or sides, sides)
-        paddings, dilations = (_sides(given.get(name, default), sides) for name, default in WINDOW_DEFAULTS)
-        for dim, window in enumerate(zip(sides, strides, paddings, dilations, strict=True), first):
+        for dim, window in enumerate(_windows(given, sides), first):
             x = _slide(x, dim, *window, shape[dim])
         return x
 
@@ -316,10 +304,7 @@ class Reach(Recorder):
         over = range(x.ndim) if over is None or over == [] else [over] if isinstance(over, int) else over
         over = [dim % x.ndim for dim in over]
         result = x.amax(over, keepdim=given.get("keepdim", False))
-        enlarged = set(self._enlarged(x))
-        if 0 in over and not enlarged & set(over) and x.any():
-            raise Unknown(f"{operation.name} mixes the images of a batch")
-        return torch.zeros_like(result) if enlarged & set(over) else result
+        return result if set(over).isdisjoint(self._enlarged(x)) else torch.zeros_like(result)
 
     def _spread(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
         """Softmax and the like: over channels."""
@@ -327,9 +312,6 @@ class Reach(Recorder):
         if dim % x.ndim in self._enlarged(x):
             raise Unknown(f"{operation.name} over positions lets each see all")
         return x.amax(dim, keepdim=True).expand_as(x).clone()
-
-    def _gate(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
-        return torch.maximum(*given["self"].chunk(2, given.get("dim", -1)))
 
     def _product(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
         """Of matrices; if it sums over positions, it summarises a map."""
@@ -346,22 +328,16 @@ class Reach(Recorder):
         sides = [x.shape[dim] * usual.after[dim] // usual.before[0][dim] for dim in (2, 3)]
         return F.interpolate(x, sides)
 
-    def _norm(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
-        return given["input"].clone()
-
-    def _fill(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
-        return torch.zeros_like(given["self"])
-
 
 def _shape(function: Any, given: dict[str, Any]) -> torch.Size:
     """Of the function's first result."""
     return tree_leaves(function(**tree_map_only(Tensor, lambda tensor: tensor.to("meta"), given)))[0].shape
 
 
-def _sides(value: int | list[int], sides: tuple[int, ...]) -> list[int]:
-    """One value for each side of a window."""
-    value = [value] if isinstance(value, int) else list(value)
-    return value * len(sides) if len(value) == 1 else value
+def _windows(given: dict[str, Any], sides: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """(kernel, stride, padding, dilation) for each side of a window, from a layer's arguments."""
+    options = given.get("stride") or sides, given.get("padding", [0]), given.get("dilation", [1])
+    return zip(sides, *([*option] * (len(sides) // len(option)) for option in options), strict=True)
 
 
 def _slide(x: Tensor, dim: int, kernel: int, stride: int, padding: int, dilation: int, length: int) -> Tensor:
@@ -373,7 +349,6 @@ def _slide(x: Tensor, dim: int, kernel: int, stride: int, padding: int, dilation
 
 
 ADAPTIVE = ("_adaptive_avg_pool2d", "adaptive_max_pool2d")
-WINDOW_DEFAULTS = (("padding", 0), ("dilation", 1))
 REDUCTIONS = "mean sum amax amin max min prod var std logsumexp linalg_vector_norm".split()
 POOLS = ("avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
 RULES = {
@@ -383,8 +358,5 @@ RULES = {
     **dict.fromkeys(REDUCTIONS, Reach._reduce),
     **dict.fromkeys(("_softmax", "_log_softmax"), Reach._spread),
     **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm"), Reach._product),
-    **dict.fromkeys(NORMS, Reach._norm),
     "upsample_nearest2d": Reach._upsample,
-    "glu": Reach._gate,
-    "fill": Reach._fill,
 }

@@ -3,9 +3,8 @@
 The network itself is run, in evaluation mode, in an arithmetic where the value of an element is the last
 pixel row (or the first, the last column, the first) that it depends on: a sum, a product or an activation
 is the maximum of its arguments, a convolution the maximum over its window and its group of channels, and
-whatever only moves elements (slices, views, concatenations, in-place writes) is torch's own. What a
-position sees is read off where the image's border does not cut it: images are enlarged along one axis until
-two sizes give the same numbers.
+whatever only moves elements (slices, views, concatenations, in-place writes) is torch's own. The result is
+read where the image's border does not cut it: images are enlarged along one axis until two sizes agree.
 
 On layers alone this is Dumoulin & Visin, 2016, https://arxiv.org/abs/1603.07285, and Araujo et al., 2019,
 https://distill.pub/2019/computing-receptive-fields: behind a window of kernel k, stride s and dilation d
@@ -17,6 +16,7 @@ behind it, flattening for a linear layer, the gates of squeeze-and-excitation, t
 normalisation; and pooling to a fixed grid, if no window wider than one position slides behind it.
 """
 
+from collections import Counter
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -64,9 +64,13 @@ def receptive_field(network: nn.Module, input_size: tuple[int, int, int] = (3, 3
     """
     plan = trace(network, input_size)
     (steps, end), (steps_across, end_across) = (_measured(network, plan, input_size, axis) for axis in (2, 3))
-    table, counts = [], {}
+    table, counts = [], Counter()
     for number in sorted(steps | steps_across):
-        name = plan[number].layer or _numbered(plan[number].name, counts)
+        name = plan[number].layer
+        if not name:  # cat, cat_1, cat_2, ...
+            kind = plan[number].name
+            name = f"{kind}_{counts[kind]}" if counts[kind] else kind
+            counts[kind] += 1
         if number not in steps or number not in steps_across:
             raise _unknown(network, f"what {name} gives is a map along one axis alone")
         down, across = steps[number], steps_across[number]
@@ -103,12 +107,6 @@ def _measured(
 
 def _unknown(network: nn.Module, reason: str) -> UserError:
     return UserError(f"receptive_field cannot measure {type(network).__name__}: {reason}")
-
-
-def _numbered(name: str, counts: dict[str, int]) -> str:
-    """The name, from its second time on with _1, _2, ..."""
-    counts[name] = counts.get(name, -1) + 1
-    return f"{name}_{counts[name]}" if counts[name] else name
 
 
 def _row(name: str, down: Step, across: Step) -> Row:

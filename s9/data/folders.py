@@ -29,18 +29,14 @@ def read(folder: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndar
     train, *tests = (folder / name for name in ("train", "test", "val"))
     test = next((path for path in tests if train.is_dir() and path.is_dir()), None)
     found = _find(train if train.is_dir() else folder, least=1 if test else 2)
-    if test:
-        found_test = _find(test, least=1)
-        for name in found_test.keys() - found.keys():
-            raise UserError(f"{test} has the class {name!r}, but {train} does not: add it or remove it")
-    else:
-        found_test = {}
-        for label, (name, paths) in enumerate(found.items()):
-            order = np.random.default_rng([0, label]).permutation(len(paths))
+    classes, found_test = tuple(found), _find(test, least=1) if test else {}
+    for name in found_test.keys() - found.keys():
+        raise UserError(f"{test} has the class {name!r}, but {train} does not: add it or remove it")
+    if not test:
+        for label, name in enumerate(classes):
+            paths = np.random.default_rng([0, label]).permutation(found[name])
             count = max(1, round(len(paths) / TEST_PART))
-            found_test[name] = [paths[index] for index in order[:count]]
-            found[name] = [paths[index] for index in order[count:]]
-    classes = tuple(found)
+            found_test[name], found[name] = paths[:count], paths[count:]
     images, labels = _load(found, classes)
     order = np.random.default_rng(0).permutation(len(labels))
     return classes, images[order], labels[order], *_load(found_test, classes)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
 from s9.data import download, folders
 from s9.data.cifar10 import CLASSES, MEAN, STD, read_cifar100, read_folder
@@ -69,7 +70,7 @@ def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path 
 
     dataset: "cifar10", "cifar100" or "digits"; "auto" for CIFAR-10 if it is available, else, with a warning,
     the digits; or the path of a folder of pictures, see folders.py.
-    data_dir: folder that holds CIFAR-10, as `cifar-10-batches-py` or as two parquet files; if None, the
+    data_dir: folder that holds CIFAR-10, as `cifar-10-batches-py` or as two parquet files; by default the
     environment variable CIFAR10_DIR; if that is not set either, it is downloaded, once, into `cache`.
     For CIFAR-100, the folder that holds `cifar-100-python`.
 
@@ -86,13 +87,13 @@ def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path 
         return pictures(Path(dataset))
     if dataset == "cifar100" and not data_dir:
         raise UserError("CIFAR-100 is not downloaded: name the folder that holds it (--data-dir)")
-    data_dir = data_dir or os.environ.get("CIFAR10_DIR") or None
-    if data_dir is not None:
+    if data_dir := data_dir or os.environ.get("CIFAR10_DIR"):
         try:
+            folder = Path(data_dir).expanduser()
             if dataset == "cifar100":
-                classes, arrays = read_cifar100(Path(data_dir).expanduser())
+                classes, arrays = read_cifar100(folder)
                 return Data("cifar100", classes, *arrays, *statistics(arrays[0]))
-            return Data("cifar10", CLASSES, *read_folder(Path(data_dir).expanduser()))
+            return Data("cifar10", CLASSES, *read_folder(folder))
         except (OSError, RuntimeError) as error:  # A name too long, a home that is not there.
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"data folder {data_dir} cannot be read ({reason}): give another") from error
@@ -114,8 +115,6 @@ def load_recorded(dataset: str, facts: dict, data_dir: str | Path | None = None)
     folder holds other pictures than the run's.
     """
     if not dataset.startswith(FOLDER):
-        if dataset not in DATASETS:
-            raise UserError(f"the data set {dataset} of the run is not one of {', '.join(DATASETS)}")
         return load(dataset, data_dir)
     folder = Path(data_dir or facts.get("folder") or dataset)
     if not folder.is_dir():
@@ -129,11 +128,10 @@ def load_recorded(dataset: str, facts: dict, data_dir: str | Path | None = None)
 def description(dataset: str, facts: dict) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
     """Classes, mean and std of a run's data, from its record; arguments as for load_recorded().
 
-    Raises UserError if they are damaged, or missing and not known from the name of the data set.
+    Raises UserError if they are missing or damaged.
     """
-    if "classes" not in facts and dataset in ("cifar10", "digits"):  # Older records.
-        data = Data("cifar10", CLASSES, *[np.empty(0)] * 4) if dataset == "cifar10" else digits()
-        return data.classes, data.mean, data.std
+    if "classes" not in facts and dataset == "cifar10":  # Older records.
+        return CLASSES, MEAN, STD
     try:
         classes, mean, std = (tuple(facts[key]) for key in ("classes", "mean", "std"))
         names = {name for name in classes if isinstance(name, str)}
@@ -149,8 +147,7 @@ def pictures(folder: Path) -> Data:
     """A folder of pictures, see folders.py, under a name that no other data set has."""
     classes, *arrays = folders.read(folder)
     name = FOLDER + re.sub(r"[^\w.-]+", "_", folder.resolve().name)
-    mean, std = statistics(arrays[0])
-    return Data(name, classes, *arrays, mean=mean, std=std, folder=str(folder))
+    return Data(name, classes, *arrays, *statistics(arrays[0]), str(folder))
 
 
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -159,10 +156,8 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
     Raises UserError if a channel has the same value everywhere.
     """
     values = np.arange(256) / 255
-    counts = sum(  # In parts, for memory.
-        np.stack([np.bincount(part[..., channel].ravel(), minlength=256) for channel in range(3)])
-        for part in np.array_split(images, -(-len(images) // 1_000))
-    )
+    channels = torch.from_numpy(images).reshape(-1, 3).T
+    counts = np.stack([channel.bincount(minlength=256) for channel in channels])
     shares = counts / counts.sum(1, keepdims=True)
     mean = shares @ values
     std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
@@ -173,20 +168,17 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
 
 def digits() -> Data:
     """Scikit-learn's 1,797 handwritten digits, 8x8 in 17 greys, as 32x32 RGB; a fifth of each to test."""
-    # Imported here: it takes a second, and nothing else needs it.
+    # Imported here, because it takes a second.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     greys = (digits.images * (255 / 16)).round().astype(np.uint8)
-    large = [
-        cv2.cvtColor(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2RGB)
-        for grey in greys
-    ]
+    large = np.stack([cv2.resize(grey, (32, 32), interpolation=cv2.INTER_CUBIC) for grey in greys])
+    images, labels = large[..., None].repeat(3, axis=-1), digits.target.astype(np.int64)
     train_images, test_images, train_labels, test_labels = train_test_split(
-        np.stack(large), digits.target.astype(np.int64), test_size=0.2, random_state=0, stratify=digits.target
+        images, labels, test_size=0.2, random_state=0, stratify=labels
     )
-    mean, std = (train_images / 255.0).mean((0, 1, 2)), (train_images / 255.0).std((0, 1, 2))
     classes = tuple(f"digit {digit}" for digit in range(10))
     arrays = train_images, train_labels, test_images, test_labels
-    return Data("digits", classes, *arrays, tuple(mean.tolist()), tuple(std.tolist()))
+    return Data("digits", classes, *arrays, *statistics(train_images))
