@@ -1,9 +1,4 @@
-"""The networks for any program, through torch.hub: torch.hub.load("YOUR_NAME/S9", "best", pretrained=True)
-
-reference, best, dilated, fast   the networks of model.py; the weights come with the repository
-transform                        turns a Pillow image into an input of the networks
-classes                          the names of the ten classes of the pretrained networks
-"""
+"""The networks for any program, through torch.hub: torch.hub.load("YOUR_NAME/S9", "best", pretrained=True)"""
 
 # Modules alone: torch.hub.list takes any public name that can be called for something to load.
 import functools
@@ -26,10 +21,10 @@ REPO = pathlib.Path(__file__).absolute().parent
 def reference(pretrained: bool = False, classes: int = 10) -> nn.Module:
     """The reference network, 174,352 parameters: logits (batch, classes) of images (batch, 3, 32, 32).
 
-    The images are normalised, as `transform` does it. pretrained: with the weights of the run in results/, in
+    images: normalised, as `transform` does it. pretrained: with the weights of the run in results/, in
     evaluation mode; if classes is not 10, the classifier is new and has to be trained.
 
-    Raises FileNotFoundError if there are no weights, ValueError for fewer than one class.
+    Raises FileNotFoundError if results/ has no weights, ValueError for fewer than one class.
     """
     return _network("reference", pretrained, classes)
 
@@ -65,12 +60,7 @@ def classes() -> tuple[str, ...]:
 def _network(name: str, pretrained: bool, classes: int) -> nn.Module:
     network = _import("model").build(name, classes)
     if pretrained:
-        path = REPO / "results" / name / "weights.safetensors"
-        if not path.exists():
-            raise FileNotFoundError(
-                f"results/{name} holds no weights yet: train them (python train.py --preset {name})"
-            )
-        weights = safetensors.torch.load_file(path)
+        weights = safetensors.torch.load_file(REPO / "results" / name / "weights.safetensors")
         if classes != 10:
             weights |= {key: value for key, value in network.state_dict().items() if "classifier" in key}
         network.load_state_dict(weights)
@@ -81,9 +71,8 @@ def _network(name: str, pretrained: bool, classes: int) -> nn.Module:
 def _import(name: str) -> types.ModuleType:
     """A module of this repository, inside a package whose name no other program or checkout uses.
 
-    So a model.py or an s9 of the caller's is neither imported in place of ours nor hidden by it. The modules
-    that are imported here therefore import each other relatively. Instances of their classes can be unpickled
-    in any process that finds this folder.
+    So the caller's own model.py or s9 is neither imported instead nor hidden; our modules import each other
+    relatively. Instances of their classes can be unpickled in any process that finds this folder.
     """
     version = str(REPO).encode() + (REPO / "model.py").read_bytes()
     package = f"s9_hub_{hashlib.sha256(version).hexdigest()[:16]}"
@@ -98,7 +87,7 @@ def _import(name: str) -> types.ModuleType:
 
 
 def _reduce(instance: typing.Any, kind: type, module: str, protocol: int) -> tuple:
-    """As object.__reduce_ex__, but the class is found through torch.hub, since its module's name is not."""
+    """As object.__reduce_ex__, but another process finds the class through torch.hub."""
     if type(instance) is not kind:  # A class that the caller derived.
         return object.__reduce_ex__(instance, protocol)
     new = functools.partial(torch.hub.load, str(REPO), "_new", source="local")
@@ -106,6 +95,5 @@ def _reduce(instance: typing.Any, kind: type, module: str, protocol: int) -> tup
 
 
 def _new(module: str, kind: str) -> typing.Any:
-    """An instance without any attributes, which unpickling then sets."""
-    kind = getattr(_import(module), kind)
-    return kind.__new__(kind)
+    """An instance without attributes, which unpickling then sets."""
+    return object.__new__(getattr(_import(module), kind))

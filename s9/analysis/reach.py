@@ -5,7 +5,6 @@ of the batch is numbered from the other end and gives the first pixel. See recep
 """
 
 import math
-from collections.abc import Iterator
 from fractions import Fraction
 from functools import reduce
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map
 
 from s9.analysis.graph import BATCH, NORMS, Operation, Recorder
 
@@ -140,7 +139,7 @@ class Reach(Recorder):
         number, name, schema = len(self.operations), operation.name, function._schema
         if number >= len(self.plan) or self.plan[number].name != name:
             raise Unknown("it runs other operations on larger images")
-        self.usual = self.plan[number]
+        self.operation, self.usual = operation, self.plan[number]
         written = [a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write]
         given = self._without_constants(given, written)
         out = given.get("out")
@@ -154,7 +153,7 @@ class Reach(Recorder):
                 given["value"] = 0
             result = function(**given)
         elif name in RULES:
-            result = RULES[name](self, operation, function, given)
+            result = RULES[name](self, given)
         elif operation.pointwise:
             inputs = inputs[:1] if name in NORMS else inputs
             known = [tensor if self.writers(tensor) else torch.zeros(tensor.shape) for tensor in inputs]
@@ -219,7 +218,7 @@ class Reach(Recorder):
         shape = self.shapes[id(tensor)] if shape is None else shape
         return [dim for dim, usual in enumerate(shape) if tensor.shape[dim] != usual]
 
-    # What an operation makes of the arguments `given` by name
+    # The results of self.operation, which is self.usual on the usual image, for the arguments `given` by name
 
     def _reshaped(self, function: Any, given: dict[str, Any]) -> Tensor:
         """A view; from a map to a vector an image, it is the end of positions."""
@@ -234,51 +233,50 @@ class Reach(Recorder):
         positions = result.shape[0] != BATCH and before[-1] == after[1]
         return result if not vector or result.shape == after or positions else torch.zeros(after)
 
-    def _convolution(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
-        x, sides = given["input"], operation.kernel
-        self._check_window(x, sides)
-        shape = _shape(function, given)
+    def _convolution(self, given: dict[str, Any]) -> Tensor:
+        x, kernel = given["input"], self.operation.kernel
+        if len(kernel) != 2:
+            raise Unknown(f"{self.operation.layer or 'a convolution'} is not one of height and width")
+        self._check_window(x)
         x = x.unflatten(1, (given["groups"], -1)).amax(2)
-        for dim, (kernel, stride, padding, dilation) in enumerate(_windows(given, sides), 2):
-            if given["transposed"]:
-                spread = list(x.shape)
-                spread[dim] = (spread[dim] - 1) * stride + 1
-                spread = x.new_zeros(spread)
-                spread.movedim(dim, 0)[::stride] = x.movedim(dim, 0)
-                x, stride, padding = spread, 1, dilation * (kernel - 1) - padding
-            x = _slide(x, dim, kernel, stride, padding, dilation, shape[dim])
-        return x.repeat_interleave(shape[1] // x.shape[1], 1)
+        (up, left), (tall, wide), dilation = given["padding"], given["stride"], given["dilation"]
+        down, right = up, left
+        if given["transposed"]:  # A convolution with stride 1 over the positions, spread out by the stride.
+            spread = x.new_zeros(*x.shape[:2], (x.shape[2] - 1) * tall + 1, (x.shape[3] - 1) * wide + 1)
+            spread[:, :, ::tall, ::wide] = x
+            up, left = (d * (k - 1) - p for k, d, p in zip(kernel, dilation, (up, left), strict=True))
+            down, right = up + given["output_padding"][0], left + given["output_padding"][1]
+            x, tall, wide = spread, 1, 1
+        x = F.max_pool2d(F.pad(x, (left, right, up, down)), kernel, (tall, wide), dilation=dilation)
+        shape = given["weight"].shape
+        return x.repeat_interleave(shape[1] if given["transposed"] else shape[0] // given["groups"], 1)
 
-    def _pool(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
-        x, sides = given["self"], operation.kernel
-        self._check_window(x, sides)
-        first = x.ndim - len(sides)
+    def _pool(self, given: dict[str, Any]) -> Tensor:
+        x, kernel = given["self"], self.operation.kernel
+        self._check_window(x)
         for dim in self._enlarged(x):
-            kernel, usual = sides[dim - first], self.usual.kernel[dim - first]
-            covers = self.shapes[id(x)][dim] == usual and self.usual.after[dim] == 1
-            average = "avg" in operation.name and not self._slides_behind()
-            if covers and (average or kernel == x.shape[dim]):
+            side = dim - x.ndim
+            covers = self.shapes[id(x)][dim] == self.usual.kernel[side] and self.usual.after[dim] == 1
+            average = "avg" in self.operation.name and not self._slides_behind()
+            if covers and (average or kernel[side] == x.shape[dim]):
                 return torch.zeros(self.usual.after)
-        shape = _shape(function, given)
-        for dim, window in enumerate(_windows(given, sides), first):
-            x = _slide(x, dim, *window, shape[dim])
-        return x
+        options = given.get("padding", 0), given.get("dilation", 1), given.get("ceil_mode", False)
+        return F.max_pool2d(x, kernel, given.get("stride") or kernel, *options)
 
-    def _adaptive(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+    def _adaptive(self, given: dict[str, Any]) -> Tensor:
         x, usual = given["self"], self.usual.before[0]
-        sides = list(x.shape[-2:])
+        kernel, sides = [1, 1], list(self.usual.after[-2:])
         for dim in (-2, -1):
             n_in, n_out = usual[dim], self.usual.after[dim]
             if x.shape[dim] == n_in:
-                sides[dim] = n_out
-            elif n_out == 1 or (n_in != n_out and not self._slides_behind()):
+                continue
+            if n_out == 1 or (n_in != n_out and not self._slides_behind()):
                 return torch.zeros(self.usual.after)
-            elif n_in % n_out:
+            if n_in % n_out:
                 raise Unknown(f"pooling of {n_in} positions unevenly to {n_out} has no fixed window")
-            else:
-                x = _slide(x, x.ndim + dim, n_in // n_out, n_in // n_out, 0, 1, x.shape[dim] * n_out // n_in)
-                sides[dim] = x.shape[dim]
-        return F.adaptive_max_pool2d(x, sides)
+            kernel[dim] = n_in // n_out
+            sides[dim] = x.shape[dim] // kernel[dim]
+        return F.adaptive_max_pool2d(F.max_pool2d(x, kernel), sides)
 
     def _slides_behind(self) -> bool:
         """Whether a window wider than one position slides over what this operation gives.
@@ -293,12 +291,12 @@ class Reach(Recorder):
                     return True
         return False
 
-    def _check_window(self, x: Tensor, sides: tuple[int, ...]) -> None:
+    def _check_window(self, x: Tensor) -> None:
         """Raises Unknown for a window over positions that a linear layer makes of a vector."""
-        if len(sides) == 2 and max(sides) > 1 and math.prod(self.shapes[id(x)][-2:]) > 1 and not x.any():
+        if max(self.operation.kernel) > 1 and math.prod(self.shapes[id(x)][-2:]) > 1 and not x.any():
             raise Unknown("a window slides over positions made anew from a vector")
 
-    def _reduce(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+    def _reduce(self, given: dict[str, Any]) -> Tensor:
         """Over channels, say; if it is over positions, it summarises a map."""
         x, over = given["self"], given.get("dim")
         over = range(x.ndim) if over is None or over == [] else [over] if isinstance(over, int) else over
@@ -306,54 +304,34 @@ class Reach(Recorder):
         result = x.amax(over, keepdim=given.get("keepdim", False))
         return result if set(over).isdisjoint(self._enlarged(x)) else torch.zeros_like(result)
 
-    def _spread(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+    def _spread(self, given: dict[str, Any]) -> Tensor:
         """Softmax and the like: over channels."""
         x, dim = given["self"], given["dim"]
         if dim % x.ndim in self._enlarged(x):
-            raise Unknown(f"{operation.name} over positions lets each see all")
+            raise Unknown(f"{self.operation.name} over positions lets each see all")
         return x.amax(dim, keepdim=True).expand_as(x).clone()
 
-    def _product(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+    def _product(self, given: dict[str, Any]) -> Tensor:
         """Of matrices; if it sums over positions, it summarises a map."""
         a, b = [value for value in given.values() if isinstance(value, Tensor)][-2:]
         summed = a.ndim - 1 in self._enlarged(a) or b.ndim - 2 in self._enlarged(b)
         kept = a.ndim - 2 in self._enlarged(a), b.ndim - 1 in self._enlarged(b)
         if (summed and any(kept)) or all(kept):
-            raise Unknown(f"{operation.name} lets each position see all")
+            raise Unknown(f"{self.operation.name} lets each position see all")
         result = torch.maximum(a.amax(-1, keepdim=True), b.amax(-2, keepdim=True))
         return torch.zeros_like(result) if summed else result
 
-    def _upsample(self, operation: Operation, function: Any, given: dict[str, Any]) -> Tensor:
+    def _upsample(self, given: dict[str, Any]) -> Tensor:
         x, usual = given["self"], self.usual
         sides = [x.shape[dim] * usual.after[dim] // usual.before[0][dim] for dim in (2, 3)]
         return F.interpolate(x, sides)
 
 
-def _shape(function: Any, given: dict[str, Any]) -> torch.Size:
-    """Of the function's first result."""
-    return tree_leaves(function(**tree_map_only(Tensor, lambda tensor: tensor.to("meta"), given)))[0].shape
-
-
-def _windows(given: dict[str, Any], sides: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """(kernel, stride, padding, dilation) for each side of a window, from a layer's arguments."""
-    options = given.get("stride") or sides, given.get("padding", [0]), given.get("dilation", [1])
-    return zip(sides, *([*option] * (len(sides) // len(option)) for option in options), strict=True)
-
-
-def _slide(x: Tensor, dim: int, kernel: int, stride: int, padding: int, dilation: int, length: int) -> Tensor:
-    """The maximum over a sliding window along one dimension, at `length` positions."""
-    reach = dilation * (kernel - 1) + 1
-    end = (length - 1) * stride + reach - x.shape[dim] - padding
-    x = F.pad(x, [0, 0] * (x.ndim - 1 - dim) + [padding, end])
-    return x.unfold(dim, reach, stride)[..., ::dilation].amax(-1)
-
-
 ADAPTIVE = ("_adaptive_avg_pool2d", "adaptive_max_pool2d")
 REDUCTIONS = "mean sum amax amin max min prod var std logsumexp linalg_vector_norm".split()
-POOLS = ("avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
 RULES = {
     "convolution": Reach._convolution,
-    **dict.fromkeys(POOLS, Reach._pool),
+    **dict.fromkeys(("avg_pool2d", "max_pool2d_with_indices"), Reach._pool),
     **dict.fromkeys(ADAPTIVE, Reach._adaptive),
     **dict.fromkeys(REDUCTIONS, Reach._reduce),
     **dict.fromkeys(("_softmax", "_log_softmax"), Reach._spread),

@@ -4,7 +4,6 @@ Either FOLDER/train/CLASS/... and FOLDER/test/CLASS/... (or val), or FOLDER/CLAS
 class, the same in every run, is the test set. A class's folder may have subfolders.
 """
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,9 +12,6 @@ from tqdm import tqdm
 
 from s9.data import photos
 from s9.errors import UserError, printable
-
-TEST_PART = 5
-"""One of so many pictures of a class is for the test set."""
 
 
 def read(folder: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -35,7 +31,7 @@ def read(folder: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndar
     if not test:
         for label, name in enumerate(classes):
             paths = np.random.default_rng([0, label]).permutation(found[name])
-            count = max(1, round(len(paths) / TEST_PART))
+            count = max(1, round(len(paths) / 5))
             found_test[name], found[name] = paths[:count], paths[count:]
     images, labels = _load(found, classes)
     order = np.random.default_rng(0).permutation(len(labels))
@@ -43,7 +39,7 @@ def read(folder: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndar
 
 
 def _find(folder: Path, least: int) -> dict[str, list[Path]]:
-    """The pictures by class; raises UserError if a class has fewer than `least`."""
+    """The pictures of each class; raises UserError if one has fewer than `least`."""
     try:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     except OSError as error:
@@ -57,10 +53,9 @@ def _find(folder: Path, least: int) -> dict[str, list[Path]]:
     known = photos.endings()
     found = {
         name: sorted(
-            Path(inside, file)
-            for inside, _, files in os.walk(folder / name)
-            for file in files
-            if Path(file).suffix.lower() in known and not file.startswith(".")
+            path
+            for path in (folder / name).rglob("*")
+            if path.suffix.lower() in known and path.name[0] != "." and path.is_file()
         )
         for name in names
     }

@@ -147,7 +147,8 @@ def pictures(folder: Path) -> Data:
     """A folder of pictures, see folders.py, under a name that no other data set has."""
     classes, *arrays = folders.read(folder)
     name = FOLDER + re.sub(r"[^\w.-]+", "_", folder.resolve().name)
-    return Data(name, classes, *arrays, *statistics(arrays[0]), str(folder))
+    mean, std = statistics(arrays[0])
+    return Data(name, classes, *arrays, mean=mean, std=std, folder=str(folder))
 
 
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

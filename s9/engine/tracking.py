@@ -3,11 +3,10 @@
 import io
 from dataclasses import asdict
 
-import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from s9.errors import UserError
 from s9.records import Run
@@ -16,12 +15,10 @@ PROJECT = "S9"
 
 
 class Tracker:
-    """For utils.fit's `after_epoch`: sends each epoch's row of the history, and after the last one a picture.
+    """For utils.fit's `after_epoch`: sends each epoch's row of the history, and at the end the curves.
 
     name: of a tracker in Accelerate, such as "tensorboard" or "wandb". One that writes files writes them into
-    the run's folder, subfolder S9.
-
-    Raises UserError if the tracker is unknown or not installed.
+    the run's folder, subfolder S9. Raises UserError if it is unknown or not installed.
     """
 
     def __init__(self, name: str) -> None:
@@ -33,10 +30,8 @@ class Tracker:
         self.accelerator: Accelerator | None = None
 
     def __call__(self, run: Run) -> None:
-        """Sends the last row of the history; the curves as a picture if the tracker takes pictures."""
-        if (
-            self.accelerator is None
-        ):  # Not before: make_accelerator() resets the state that Accelerators share.
+        """Sends the last row of the history; after the last epoch the curves, to a tracker of pictures."""
+        if self.accelerator is None:  # Not earlier: fit() resets the state that Accelerators share.
             self.accelerator = Accelerator(log_with=self.name, project_dir=run.folder)
             self.accelerator.init_trackers(PROJECT, asdict(run.settings))
         row = run.history[-1]._asdict()
@@ -45,13 +40,9 @@ class Tracker:
         if run.complete:
             tracker = self.accelerator.get_tracker(self.name)
             if hasattr(tracker, "log_images"):
-                tracker.log_images({"curves": _curves(run)}, step=epoch)
+                from s9.plots.curves import plot_metrics  # Imports Matplotlib, which training does without.
+
+                png = plot_metrics(run.history, run.settings.dataset, run.settings.model).png
+                curves = pil_to_tensor(Image.open(io.BytesIO(png)).convert("RGB"))
+                tracker.log_images({"curves": curves[None]}, step=epoch)
             self.accelerator.end_training()
-
-
-def _curves(run: Run) -> torch.Tensor:
-    """The run's curves as one image, uint8 (1, 3, height, width)."""
-    from s9.plots.curves import plot_metrics  # Imports Matplotlib, which training does without.
-
-    png = plot_metrics(run.history, run.settings.dataset, run.settings.model).png
-    return torch.tensor(np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))).permute(2, 0, 1)[None]

@@ -18,21 +18,16 @@ WIDTH = "750px"
 
 
 def try_out(network: nn.Module, data: Data) -> "TryOut | None":
-    """The widget; None, and a line that says so, where a program runs the notebook: nobody can upload there.
-
-    Nor would the widget work in the notebook that the program saves. Arguments as for TryOut.
-    """
+    """The widget; where a program runs the notebook, None and a line of text. Arguments as for TryOut."""
     kernel = getattr(get_ipython(), "kernel", None)
-    if getattr(
-        kernel, "_allow_stdin", False
-    ):  # Whether somebody can answer, by the request of the front end.
+    if getattr(kernel, "_allow_stdin", False):  # Set by a front end where somebody can answer.
         return TryOut(network, data)
     print("Run this cell in JupyterLab or Colab to upload a photo.")
     return None
 
 
 class TryOut(widgets.VBox):
-    """A button to upload a photo; then the photo as the network gets it, its likeliest classes and Grad-CAM.
+    """A button to upload a photo; then the network's input, the most probable classes, and Grad-CAM.
 
     network: of model.py, on any device. data: that it was trained on.
     """
@@ -46,11 +41,13 @@ class TryOut(widgets.VBox):
         super().__init__([self.upload])
 
     def _show(self, change: dict) -> None:
-        # Of ipywidgets 8 a tuple of files, of 7, in Colab, a dictionary of them by name.
-        files = list(change["new"].items() if isinstance(change["new"], dict) else change["new"])
-        if not files:
+        if not change["new"]:
             return
-        name, file = files[-1] if isinstance(files[-1], tuple) else (files[-1]["name"], files[-1])
+        if isinstance(change["new"], dict):  # ipywidgets 7, in Colab: files by name.
+            name, file = list(change["new"].items())[-1]
+        else:
+            file = change["new"][-1]
+            name = file["name"]
         try:
             self.picture.value = self._drawn(name, bytes(file["content"]))
             self.children = [self.upload, self.picture]

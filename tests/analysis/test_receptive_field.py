@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import long_tests
-from networks import Network, assert_exact, convolution, last, random_network
+from networks import Network, alias, assert_exact, convolution, last, random_network, split
 from torch import nn
 
 from model import S9Net
@@ -50,21 +50,10 @@ def test_random_networks_see_what_the_gradient_reaches(capsys):
     assert refused <= networks / 20
 
 
-def alias(network, images):
-    new = network.a(images)
-    keep = new
-    new += network.b(images)
-    return network.c(keep)
-
-
-def split(network, images):
-    first, second = torch.cat([network.a(images), network.b(images)], 1).split(3, 1)
-    return torch.cat([network.b(first), network.a(second)], 1)
-
-
+SMALL, WIDE = convolution(3), convolution(9)
 EXACT = {
     "an alias of what changes in place": Network(alias, a=convolution(3), b=convolution(9), c=convolution(3)),
-    "channels apart": Network(split, a=convolution(3), b=convolution(9)),
+    "channels apart": Network(split, a=SMALL, b=WIDE, c=WIDE, d=SMALL, start=1),
     "rolled, transposed": Network(
         lambda n, x: n.a(x.roll(1, 3).mT).mT, a=nn.Conv2d(3, 3, (3, 5), padding="same")
     ),

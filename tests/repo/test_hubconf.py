@@ -18,11 +18,15 @@ from s9.data.device_loader import normalise
 from s9.records import WEIGHTS
 
 
-def python(code, cwd, *arguments):
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, encoding="utf-8", check=False, stdin=subprocess.DEVNULL
+def run_program(code, folder, *arguments):
+    """What it prints, run as a file, which spawned workers import."""
+    (folder / "program.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "program.py", *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, encoding="utf-8", check=False, stdin=subprocess.DEVNULL
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 LOADED = """
@@ -104,9 +108,7 @@ def elsewhere(tmp_path_factory, committed):
     folder = tmp_path_factory.mktemp("elsewhere")
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 4), np.uint8)
     Image.fromarray(pixels).save(folder / "photo.png")
-    done = python(LOADED, folder, REPO, *committed)
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout.splitlines()[-1])
+    return folder, json.loads(run_program(LOADED, folder, REPO, *committed).splitlines()[-1])
 
 
 def test_hub_lists_the_networks_the_transform_and_the_classes_and_no_more(elsewhere):
@@ -132,11 +134,7 @@ def test_pretrained_networks_have_the_committed_weights(elsewhere, committed):
 def test_a_network_and_the_transform_can_be_copied_saved_whole_and_sent_to_spawned_workers(elsewhere):
     folder, facts = elsewhere
     assert facts["copied"] and facts["same class"]
-    (folder / "saved.py").write_text(SAVED, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "saved.py"], cwd=folder, capture_output=True, encoding="utf-8", check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_program(SAVED, folder)
 
 
 def test_the_transform_does_to_a_photo_what_the_repository_does(elsewhere):
@@ -145,15 +143,3 @@ def test_the_transform_does_to_a_photo_what_the_repository_does(elsewhere):
     assert given.dtype == torch.float32
     assert torch.equal(given, normalise(image, torch.tensor(MEAN), torch.tensor(STD))[0])
     assert tuple(elsewhere[1]["classes"]) == CLASSES
-
-
-def test_weights_that_are_not_there_yet_are_told_in_one_line(tmp_path):
-    clone = tmp_path / "clone"
-    clone.mkdir()
-    for name in ("hubconf.py", "model.py", "s9"):
-        (clone / name).symlink_to(REPO / name)
-    code = "import sys, torch; torch.hub.load(sys.argv[1], 'best', source='local', pretrained=True)"
-    done = python(code, tmp_path, clone)
-    assert done.returncode == 1
-    message = "results/best holds no weights yet: train them (python train.py --preset best)"
-    assert done.stderr.splitlines()[-1] == f"FileNotFoundError: {message}"
