@@ -118,8 +118,7 @@ class ResidualUnit(nn.Module):
 
     Residual connections: He et al., 2015, https://arxiv.org/abs/1512.03385.
 
-    convolution: arguments of nn.Conv2d; the padding is 1 if not given, so that stride=2 halves the map and
-    dilation=2 makes each side 2 shorter.
+    stride=2 halves the map; dilation=2 makes each side 2 shorter, unless padding=2.
     """
 
     def __init__(
@@ -127,15 +126,15 @@ class ResidualUnit(nn.Module):
         in_channels: int,
         out_channels: int,
         activation: type[nn.Module] = nn.ReLU,
-        **convolution: int,
+        stride: int = 1,
+        padding: int = 1,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
-        how = {"stride": 1, "padding": 1, "dilation": 1, **convolution}
-        self.convolution = nn.Conv2d(in_channels, out_channels, 3, bias=False, **how)
+        self.convolution = nn.Conv2d(in_channels, out_channels, 3, stride, padding, dilation, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
         self.activation = activation()
-        keeps_size = how["stride"] == 1 and how["padding"] == how["dilation"]
-        self.residual = in_channels == out_channels and keeps_size
+        self.residual = in_channels == out_channels and stride == 1 and padding == dilation
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps (batch, in_channels, height, width) to (batch, out_channels, ...)."""

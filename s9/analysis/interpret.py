@@ -70,17 +70,12 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
 def first_layer(
     network: nn.Module, image: np.ndarray, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The kernels of the first convolution, float32 (kernels, 3, height, width), and its output for an image,
-    float32 (kernels, height, width).
+    """The kernels of the first convolution and its output for an image.
 
-    Raises UserError if the network's first convolution does not take RGB.
+    Float32 (kernels, 3, height, width) and float32 (kernels, height, width).
     """
     check_array("image", image, ("height", "width", 3), np.uint8)
-    convolution = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
-    if convolution is None or convolution.weight.shape[1] != 3:
-        raise UserError(
-            f"{type(network).__name__} does not begin with a convolution of RGB: give another network"
-        )
+    convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     with torch.no_grad():
         (answers,) = convolution(_inputs(network, image[None], mean, std))
     return convolution.weight.detach().cpu().numpy(), answers.cpu().numpy()
@@ -90,7 +85,7 @@ def _inputs(
     network: nn.Module, images: np.ndarray, mean: Sequence[float], std: Sequence[float]
 ) -> torch.Tensor:
     """The images as the network takes them, on its device."""
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = next(network.parameters()).device
     mean, std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
     return normalise(torch.from_numpy(np.ascontiguousarray(images)).to(device), mean, std)
 

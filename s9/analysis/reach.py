@@ -50,7 +50,7 @@ class Clipped(Exception):
 
 
 class Unknown(Exception):
-    """An operation whose effect on positions is not known; the text says which."""
+    """What a network's positions see is not known; the text says why."""
 
 
 class Profile(NamedTuple):

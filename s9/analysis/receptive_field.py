@@ -26,6 +26,8 @@ from s9.analysis.graph import Operation, copy_to_try, one_line, trace
 from s9.analysis.reach import Clipped, Reach, Step, Unknown, View
 from s9.errors import UserError
 
+Measured = tuple[dict[int, Step], View | None]
+"""The steps by their number in the plan, and the widest end: what Reach.measure returns."""
 Size = int | float | tuple[int | float, int | float]
 ENLARGED = 192
 """Pixels by which an image grows: a multiple of the usual strides, so that maps keep their remainders."""
@@ -63,50 +65,52 @@ def receptive_field(network: nn.Module, input_size: tuple[int, int, int] = (3, 3
     depends on their values, or if it holds an operation whose effect on positions is not known here.
     """
     plan = trace(network, input_size)
-    (steps, end), (steps_across, end_across) = (_measured(network, plan, input_size, axis) for axis in (2, 3))
+    try:
+        return _table(plan, *(_measured(network, plan, axis) for axis in (2, 3)))
+    except Unknown as error:
+        raise UserError(f"receptive_field cannot measure {type(network).__name__}: {error}") from error
+
+
+def _measured(network: nn.Module, plan: list[Operation], axis: int) -> Measured:
+    """What Reach.measure finds along an axis, on the first two sizes of the image that give the same."""
+    for times in TIMES:
+        try:
+            found, again = (
+                Reach(plan, axis, ENLARGED * more).measure(copy_to_try(network, plan[0].after[1:]))
+                for more in (times, times + 1)
+            )
+        except Clipped:
+            continue
+        except Unknown:
+            raise
+        except Exception as error:
+            raise Unknown(f"it does not take a larger image: {one_line(error)}") from error
+        if found == again:
+            return found
+        break
+    raise Unknown("what it sees depends on the size of the image")
+
+
+def _table(plan: list[Operation], vertical: Measured, horizontal: Measured) -> list[Row]:
+    steps, steps_across = vertical[0], horizontal[0]
+    if steps.keys() != steps_across.keys():
+        raise Unknown("it has a map along one axis alone")
     table, counts = [], Counter()
-    for number in sorted(steps | steps_across):
+    for number, step in sorted(steps.items()):
         name = plan[number].layer
         if not name:  # cat, cat_1, cat_2, ...
             kind = plan[number].name
             name = f"{kind}_{counts[kind]}" if counts[kind] else kind
             counts[kind] += 1
-        if number not in steps or number not in steps_across:
-            raise _unknown(network, f"what {name} gives is a map along one axis alone")
-        down, across = steps[number], steps_across[number]
-        if down.counts or across.counts:
-            table.append(_row(name, down, across))
-    if end and end_across:
-        last = _row("output", Step(end, end, True), Step(end_across, end_across, True))
+        across = steps_across[number]
+        if step.counts or across.counts:
+            table.append(_row(name, step, across))
+    ends = vertical[1], horizontal[1]
+    if all(ends):
+        last = _row("output", *(Step(end, end, True) for end in ends))
         if not table or table[-1].r_out != last.r_out:
             table.append(last)
     return table
-
-
-def _measured(
-    network: nn.Module, plan: list[Operation], input_size: tuple[int, int, int], axis: int
-) -> tuple[dict[int, Step], View | None]:
-    """What Reach.measure finds along an axis, on the first two sizes of the image that give the same."""
-    for times in TIMES:
-        try:
-            found, again = (
-                Reach(plan, axis, ENLARGED * more).measure(copy_to_try(network, input_size))
-                for more in (times, times + 1)
-            )
-        except Clipped:
-            continue
-        except Unknown as error:
-            raise _unknown(network, str(error)) from error
-        except Exception as error:
-            raise _unknown(network, f"it does not take a larger image: {one_line(error)}") from error
-        if found == again:
-            return found
-        break
-    raise _unknown(network, "what it sees depends on the size of the image")
-
-
-def _unknown(network: nn.Module, reason: str) -> UserError:
-    return UserError(f"receptive_field cannot measure {type(network).__name__}: {reason}")
 
 
 def _row(name: str, down: Step, across: Step) -> Row:

@@ -68,12 +68,6 @@ def test_first_layer_is_the_kernels_that_see_the_image_and_what_they_answer(name
     assert np.allclose(answers[:, 5, 10], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", [nn.Linear(2, 2), nn.Conv2d(1, 4, 3)])
-def test_first_layer_needs_a_convolution_of_rgb(network):
-    with pytest.raises(UserError, match="does not begin with a convolution of RGB"):
-        interpret.first_layer(network, IMAGES[0], MEAN, STD)
-
-
 # Grad-CAM
 
 
