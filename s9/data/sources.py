@@ -182,4 +182,5 @@ def digits() -> Data:
     )
     classes = tuple(f"digit {digit}" for digit in range(10))
     arrays = train_images, train_labels, test_images, test_labels
-    return Data("digits", classes, *arrays, *statistics(train_images))
+    mean, std = (train_images / 255).mean((0, 1, 2)), (train_images / 255).std((0, 1, 2))
+    return Data("digits", classes, *arrays, tuple(mean.tolist()), tuple(std.tolist()))

@@ -246,7 +246,7 @@ def plot_grad_cam(
     """Draw Grad-CAM maps of correct and wrong predictions.
 
     Args:
-        right, wrong: from interpret.gradcam_examples(); one of the two may be empty.
+        right, wrong: from interpret.explained(); one of the two may be empty.
         classes: the names of the classes.
         dataset: name of the data set.
 
