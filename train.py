@@ -143,7 +143,8 @@ def chosen_settings(options: argparse.Namespace) -> tuple[str, Settings]:
 
     Raises UserError for an unknown preset and for values outside of their range.
     """
-    name = options.preset or (options.model if options.model in PRESETS else "reference")
+    default = options.model if options.model in PRESETS else "reference"
+    name = default if options.preset is None else options.preset
     given = {setting.name: getattr(options, setting.name) for setting in fields(Settings)}
     changes = {key: value for key, value in given.items() if key != "dataset" and value is not None}
     return name, replace(preset(name), **changes)
