@@ -47,21 +47,19 @@ def main(arguments: list[str] | None = None) -> int:
         run = records.read(options.run)
         if options.command == "audit":
             return audit.print_audit(run, data_dir=options.data_dir)
+        if options.command == "readme":
+            return report.refresh_readme(run.folder, options.check)
         if options.command == "qna":
             print(answers.qna(run))
-            return 0
-        if options.command == "handin":
+        elif options.command == "handin":
             handin.hand_in(options.run, options.data_dir)
             print(f"ready to push:\n{handin.git_lines()}")
-            return 0
-        if options.command == "figures":
+        else:
             claims.read_seeds(run.folder)  # Raises UserError if it is no whole run on CIFAR-10's test set.
             report.draw_figures(run, load(run.settings.dataset, options.data_dir), report.IMAGES)
-            return 0
-        check = options.check
-        return report.check_readme(run.folder) if check else report.refresh_readme(run.folder)
     except UserError as error:
         parser.error(str(error))
+    return 0
 
 
 if __name__ == "__main__":

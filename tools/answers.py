@@ -1,7 +1,6 @@
 """The assignment's five questions and their answers, as Markdown."""
 
 import inspect
-import re
 from pathlib import Path
 
 import dataset
@@ -30,29 +29,28 @@ def qna(run: Run) -> str:
 
     Raises UserError if the network is too large to hand in, or the run's weights are missing or another's.
     """
-    if reason := too_large(run.settings.model):
+    settings = run.settings
+    if reason := too_large(settings.model):
         raise UserError(f"{run.folder}: {reason}; hand in a run of another network")
     if "transform" in run.facts:
         raise UserError(f"{run.folder} was trained with another transform: hand in a run of train_transform")
     network = utils.network_of(run)
     records.load_weights(run.folder, network)
-    transforms = inspect.getsource(dataset.train_transform).rstrip()
-    answers = (
-        (
-            f"The model's code, model.py; the network is {type(network).__name__}",
-            _fenced((REPO / "model.py").read_text(encoding="utf-8"), "python"),
+    other = "" if settings.dataset == "cifar10" else f" (of {settings.dataset.upper()}, NOT CIFAR-10)"
+    answers = {
+        f"The model's code, model.py; the network is {type(network).__name__}": fenced(
+            (REPO / "model.py").read_text(encoding="utf-8"), "python"
         ),
-        ("The output of torchsummary", _fenced(summary(network))),
-        (
-            "The code of the three Albumentations transforms; "
-            f"probability is {run.settings.augmentation:g}, shift {run.settings.shift:g}",
-            _fenced(transforms, "python"),
+        "The output of torchsummary": fenced(summary(network)),
+        "The code of the three Albumentations transforms; probability is "
+        f"{settings.augmentation:g}, shift {settings.shift:g}": fenced(
+            inspect.getsource(dataset.train_transform), "python"
         ),
-        (f"The training log, with a test after each epoch{_caution(run)}", _fenced(run.log)),
-        ("The link to README.md", readme_link()),
-    )
+        f"The training log, with a test after each epoch{other}": fenced(run.log),
+        "The link to README.md": readme_link(),
+    }
     return "\n\n".join(
-        f"## {number}. {question}\n\n{answer}" for number, (question, answer) in enumerate(answers, 1)
+        f"## {number}. {question}\n\n{answer}" for number, (question, answer) in enumerate(answers.items(), 1)
     )
 
 
@@ -63,19 +61,18 @@ def write_qna(run: Run) -> str:
     return answers
 
 
-def _caution(run: Run) -> str:
-    return "" if run.settings.dataset == "cifar10" else f" (of {run.settings.dataset.upper()}, NOT CIFAR-10)"
-
-
-def _fenced(text: str, language: str = "") -> str:
-    return f"```{language}\n{text.strip(chr(10))}\n```"
+def fenced(text: str, language: str = "") -> str:
+    """The text as a code block."""
+    text = text.strip("\n")
+    return f"```{language}\n{text}\n```"
 
 
 def readme_link(folder: Path = REPO) -> str:
-    """The web address of README.md: the git remote `origin`'s, without any password, else the stamped one."""
-    remote = r"(?:https?://|ssh://|git@)(?:[^@/]*@)?([\w.-]+)(?::\d+)?[:/](.+?)(?:\.git)?/?"
-    if match := re.fullmatch(remote, stamp.origin(folder)):
-        return f"https://{match[1]}/{match[2]}/blob/HEAD/README.md"
-    if address := stamp.stamped(folder):
+    """The web address of README.md on GitHub: that of the git remote `origin`, else the stamped one."""
+    try:
+        address = stamp.own_address(folder)
+    except UserError:
+        address = stamp.stamped(folder)
+    if address:
         return f"https://github.com/{address}/blob/HEAD/README.md"
     return "This copy has no web address yet: push it to GitHub, clone it from there, and ask again."

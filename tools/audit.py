@@ -7,7 +7,7 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,25 +58,32 @@ def audit(
     Never raises for a network, transform or file that breaks a rule: what cannot be measured is not met.
     """
     notebook = notebook or Path(__file__).parent.parent / "S9.ipynb"
-    measures: tuple[tuple[str, Callable[..., tuple[str, bool]], tuple], ...] = (
-        ("C1 C2 C3 C4 O, three convolutions a block", _structure, (network,)),
-        ("third convolution shrinks the map", _shrinking, (network,)),
-        ("no max-pooling", _max_pooling, (network,)),
-        (f"receptive field > {RECEPTIVE_FIELD_LIMIT}", _receptive_field, (network,)),
-        ("depthwise separable convolution", _separable, (network,)),
-        ("dilated convolution", _dilated, (network,)),
-        ("global average pooling", _global_average, (network,)),
-        ("HorizontalFlip", _flip, (transform,)),
-        ("ShiftScaleRotate", _shift_scale_rotate, (transform,)),
-        (f"CoarseDropout, one {HOLE}x{HOLE} hole of the mean", _coarse_dropout, (transform,)),
-        (f"test accuracy >= {ACCURACY_LIMIT:g}%, last epoch", _accuracy, (network, run, data)),
-        ("a test after every epoch", _tested, (run,)),
-        ("log, history and settings agree", _records, (run,)),
-        (f"fewer than {PARAMETER_LIMIT:,} parameters", _parameters, (network,)),
-        ("the run's weights are this network's", _weights, (network, run)),
-        ("modular code", _modular, (network, notebook)),
+    measures: tuple[tuple, ...] = (
+        ("C1 C2 C3 C4 O, three convolutions a block", _structure, network),
+        ("third convolution shrinks the map", _shrinking, network),
+        ("no max-pooling", _max_pooling, network),
+        (f"receptive field > {RECEPTIVE_FIELD_LIMIT}", _receptive_field, network),
+        ("depthwise separable convolution", _separable, network),
+        ("dilated convolution", _dilated, network),
+        ("global average pooling", _global_average, network),
+        ("HorizontalFlip", _flip, transform),
+        ("ShiftScaleRotate", _shift_scale_rotate, transform),
+        (f"CoarseDropout, one {HOLE}x{HOLE} hole of the mean", _coarse_dropout, transform),
+        (f"test accuracy >= {ACCURACY_LIMIT:g}%, last epoch", _accuracy, network, run, data),
+        ("a test after every epoch", _tested, run),
+        ("log, history and settings agree", _records, run),
+        (f"fewer than {PARAMETER_LIMIT:,} parameters", _parameters, network),
+        ("the run's weights are this network's", _weights, network, run),
+        ("modular code", _modular, network, notebook),
     )
-    return [Check(requirement, *_measured(measure, given)) for requirement, measure, given in measures]
+    checks = []
+    for requirement, measure, *given in measures:
+        try:
+            checks.append(Check(requirement, *measure(*given)))
+        except Exception as error:  # Networks, transforms and notebooks of others may raise anything.
+            reason = " ".join(str(error).split())[:100] or type(error).__name__
+            checks.append(Check(requirement, f"cannot be measured: {reason}", False))
+    return checks
 
 
 def format_checks(checks: list[Check]) -> str:
@@ -88,13 +95,6 @@ def format_checks(checks: list[Check]) -> str:
         lines += textwrap.wrap(check.measured, WIDTH, initial_indent=start, subsequent_indent=" " * column)
     met = sum(check.met for check in checks)
     return "\n".join([*lines, f"{met} of {len(checks)} requirements met"])
-
-
-def _measured(measure: Callable[..., tuple[str, bool]], given: tuple) -> tuple[str, bool]:
-    try:
-        return measure(*given)
-    except Exception as error:  # Networks, transforms and notebooks of others may raise anything.
-        return f"cannot be measured: {' '.join(str(error).split())[:100] or type(error).__name__}", False
 
 
 def _structure(network: nn.Module) -> tuple[str, bool]:
@@ -214,20 +214,17 @@ def _step(transform: A.Compose, kind: type) -> A.BasicTransform:
     return steps[0]
 
 
-def _always(step: A.BasicTransform, image: np.ndarray) -> np.ndarray:
-    """The image after the transform, whatever its probability."""
-    probability, step.p = step.p, 1.0
-    try:
-        return step(image=image)["image"]
-    finally:
-        step.p = probability
+def _always(step: A.BasicTransform) -> A.BasicTransform:
+    """A copy of the transform with p=1."""
+    always = copy.deepcopy(step)
+    always.p = 1.0
+    return always
 
 
 def _flip(transform: A.Compose) -> tuple[str, bool]:
     step = _step(transform, A.HorizontalFlip)
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    flips = np.array_equal(_always(step, noise.copy()), noise[:, ::-1])
-    return f"p={step.p:g}", flips and step.p > 0
+    return f"p={step.p:g}", step.p > 0 and np.array_equal(_always(step)(image=noise)["image"], noise[:, ::-1])
 
 
 def _shift_scale_rotate(transform: A.Compose) -> tuple[str, bool]:
@@ -243,9 +240,9 @@ def _coarse_dropout(transform: A.Compose) -> tuple[str, bool]:
     """Looks at pixels: on an image without the fill's colour, the filled ones must be one 16x16 square."""
     step = _step(transform, A.CoarseDropout)
     mean = tuple(round(255 * channel) for channel in dataset.MEAN)
-    sizes = set()
+    always, sizes = _always(step), set()
     for _ in range(50):
-        changed = _always(step, np.full((32, 32, 3), 255, np.uint8))
+        changed = always(image=np.full((32, 32, 3), 255, np.uint8))["image"]
         hole = (changed == mean).all(2)
         rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
         side = (np.ptp(rows) + 1, np.ptp(columns) + 1) if hole.any() else (0, 0)
@@ -311,14 +308,14 @@ def _weights(network: nn.Module, run: Run) -> tuple[str, bool]:
 
 def _modular(network: nn.Module, notebook: Path) -> tuple[str, bool]:
     """Network, dataset and loops come from their modules, and the notebook defines nothing."""
-    homes = [part.__module__ for part in (type(network), dataset.train_transform, utils.train)]
+    homes = ", ".join(part.__module__ for part in (type(network), dataset.train_transform, utils.train))
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     trees = [ast.parse(re.sub(r"(?m)^([ \t]*)[%!].*", r"\1pass", source)) for source in sources]
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
     defined = sum(isinstance(node, kinds) for tree in trees for node in ast.walk(tree))
-    met = defined == 0 and homes == ["model", "dataset", "utils"]
-    return f"{', '.join(homes)}; {notebook.name} defines {defined} functions or classes", met
+    met = defined == 0 and homes == "model, dataset, utils"
+    return f"{homes}; {notebook.name} defines {defined} functions or classes", met
 
 
 def print_audit(run: Run, data: Data | None = None, data_dir: str | None = None) -> int:
@@ -331,16 +328,12 @@ def print_audit(run: Run, data: Data | None = None, data_dir: str | None = None)
     """
     if "transform" in run.facts:
         raise UserError(f"{run.folder} was trained with another transform: audit a run of train_transform")
-    data = data or _local_data(run, data_dir)
-    network = utils.network_of(run)
-    how = {"probability": run.settings.augmentation, "shift": run.settings.shift}
-    checks = audit(network, dataset.train_transform(**how), run, data)
+    settings = run.settings
+    if data is None and settings.dataset == "cifar10":
+        data_dir = data_dir or os.environ.get("CIFAR10_DIR") or download.cached()
+    if data is None and (data_dir or settings.dataset == "digits"):
+        data = load_recorded(settings.dataset, run.facts["data"], data_dir)
+    transform = dataset.train_transform(probability=settings.augmentation, shift=settings.shift)
+    checks = audit(utils.network_of(run), transform, run, data)
     print(format_checks(checks))
     return 0 if all(check.met for check in checks) else 1
-
-
-def _local_data(run: Run, data_dir: str | None) -> Data | None:
-    name = run.settings.dataset
-    if name == "cifar10":
-        data_dir = data_dir or os.environ.get("CIFAR10_DIR") or download.cached()
-    return load_recorded(name, run.facts["data"], data_dir) if data_dir or name == "digits" else None

@@ -1,4 +1,4 @@
-"""Measures what this repository gains over the plain way, both in turns, in one run on one machine.
+"""Measures what this repository gains over a plain recipe, both in turns, in one run on one machine.
 
     python -m tools.benchmark                     every row: ten minutes on two cores, five with a GPU
     python -m tools.benchmark --only data         one row
@@ -11,7 +11,6 @@ size of image, and a C++ compiler; ReLU in place, an allocator that keeps its pa
 test batches made no difference.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -42,52 +41,49 @@ from s9.engine.run import Progress
 from s9.engine.step import GraphedStep
 from s9.errors import CommandParser, RunError, UserError
 from s9.settings import PRESETS
+from tools.audit import ACCURACY_LIMIT
+from tools.claims import table
 from tools.plain import BATCH_SIZE, Plain, plain_loaders
 
 SEED_EPOCHS = 58
 """Epochs that the repository which `reference` comes from needed to reach 85% (its log)."""
-GOAL = 85.0
 ROUNDS = 5
 
 Way = Callable[[], int]
+"""Does a piece of work and returns the number of its images."""
 
 
 class Row(NamedTuple):
-    """One comparison. ratio: how many times better ours is, whether more or less is better."""
+    """One comparison. ratio: how many times better ours is; limit: the least ratio to reach."""
 
     name: str
     what: str
     plain: float
     ours: float
     ratio: float
-    limit: float | None
-    """The least ratio to reach."""
+    limit: float | None = None
 
 
 class Bench(NamedTuple):
-    """What every measurement needs."""
+    """What every measurement needs. seconds: for each way in each round."""
 
     data: Data
     device: torch.device
     seconds: float
-    """For each way in each round."""
 
     @property
     def on_gpu(self) -> bool:
         """Whether a CUDA device is measured."""
         return self.device.type == "cuda"
 
-    @property
-    def batches(self) -> int:
-        """Batches of one piece of work: on a GPU many, because the loop looks at the first and the last."""
-        return 40 if self.on_gpu else 4
+    def compare(self, name: str, what: str, plain: Way, ours: Way, limit: float | None = None) -> Row:
+        """A row of images/s."""
+        before, after = rates([plain, ours], self.seconds)
+        return Row(name, f"{what}, images/s", before, after, after / before, limit)
 
 
 def rates(ways: list[Way], seconds: float) -> list[float]:
-    """Images/s of each way, the median over rounds in which the ways take turns.
-
-    A way does a piece of work and returns the number of its images. The first piece of each is not timed.
-    """
+    """Images/s of each way, the median of rounds in which they take turns; the first call is not timed."""
     for way in ways:
         way()
     measured: list[list[float]] = [[] for _ in ways]
@@ -113,7 +109,7 @@ class Ours:
             self.step = GraphedStep(self.network, settings.batch_size, precision_of(self.accelerator))
 
     def train(self, batches: list | Loader) -> int:
-        """Trains on each batch; returns the number of images. Raises RunError if capturing failed."""
+        """Takes a step a batch; returns the number of images. Raises RunError if capturing failed."""
         parts = self.prepared, batches, self.optimizer, self.scheduler, self.accelerator
         progress = Progress()
         with contextlib.redirect_stdout(io.StringIO()) as output:
@@ -132,10 +128,10 @@ def first_images(data: Data, count: int) -> Data:
     return data._replace(train_images=data.train_images[:count], train_labels=data.train_labels[:count])
 
 
-def ready_batches(bench: Bench, count: int, size: int = BATCH_SIZE) -> tuple[list, list]:
+def ready_batches(bench: Bench, size: int) -> tuple[list, list]:
     """The same training batches twice, on the device: as plain has them, and as ours has them."""
     loader, _ = loaders(bench.data, size, workers=0, device=bench.device)
-    ours = list(islice(loader, count))
+    ours = list(islice(loader, 40 if bench.on_gpu else 4))
     return [(images.contiguous(), labels) for images, labels in ours], ours
 
 
@@ -144,26 +140,24 @@ def measure_step(bench: Bench) -> list[Row]:
     rows = []
     for name, limit in (("reference", 3.0), ("best", None)):
         plain, ours = Plain(bench.device, name), Ours(bench.device, name)
-        eager = Ours(bench.device, name, graph=False)
-        plain_batches, batches = ready_batches(bench, bench.batches, PRESETS[name].batch_size)
-        precision = precision_of(ours.accelerator)
-        *steps, peak, our_peak = rates(
-            [
-                partial(plain.train, plain_batches),
-                partial(ours.train, batches),
-                matrix_product(bench, torch.float32),
-                matrix_product(bench, getattr(torch, precision)),
-            ],
-            bench.seconds,
-        )
-        rows.append(faster("step", f"step of {name}, float32 and {precision}, images/s", *steps, limit=limit))
+        plain_batches, batches = ready_batches(bench, PRESETS[name].batch_size)
+        precision, our_way = precision_of(ours.accelerator), partial(ours.train, batches)
+        what = f"step of {name}, float32 and {precision}"
+        rows.append(bench.compare("step", what, partial(plain.train, plain_batches), our_way, limit))
+        products = [matrix_product(bench, torch.float32), matrix_product(bench, getattr(torch, precision))]
         # Forward once, backward twice that: towards the input and towards the weights.
         work = 3 * 2 * count_multiply_adds(plain.network)
-        shares = [100 * steps[0] * work / peak, 100 * steps[1] * work / our_peak]
-        rows.append(faster("step", f"step of {name}, % of the peak of a matrix product", *shares))
+        shares = [
+            100 * work * rate / peak
+            for rate, peak in zip(rows[-1][2:4], rates(products, bench.seconds), strict=True)
+        ]
+        what = f"step of {name}, % of the peak of a matrix product"
+        rows.append(Row("step", what, *shares, shares[1] / shares[0]))
         if bench.on_gpu:
-            steps = rates([partial(eager.train, batches), partial(ours.train, batches)], bench.seconds)
-            rows.append(faster("step", f"step of {name} without and with a CUDA graph, images/s", *steps))
+            eager = partial(Ours(bench.device, name, graph=False).train, batches)
+            rows.append(
+                bench.compare("step", f"step of {name} without and with a CUDA graph", eager, our_way)
+            )
     return rows
 
 
@@ -181,80 +175,64 @@ def matrix_product(bench: Bench, dtype: torch.dtype) -> Way:
 
 def measure_test(bench: Bench) -> list[Row]:
     """The test pass of `reference`, float32 on both sides, on batches that are on the device already."""
-    plain, ours = Plain(bench.device), Ours(bench.device)
-    plain_batches, our_batches = ready_batches(bench, bench.batches, 250)
-    ways = [partial(plain.test, plain_batches), partial(ours.test, our_batches)]
-    return [faster("test", "test pass of the reference, images/s", *rates(ways, bench.seconds))]
+    plain_batches, batches = ready_batches(bench, 250)
+    ways = partial(Plain(bench.device).test, plain_batches), partial(Ours(bench.device).test, batches)
+    return [bench.compare("test", "test pass of the reference", *ways)]
 
 
 def measure_data(bench: Bench) -> list[Row]:
     """Augmented batches on the device, from one worker; beside a GPU also from as many as fit() starts."""
-    rows, several = [], default_workers(bench.device)
-    for workers, limit in ((1, 3.0), (several, None)) if several > 1 else ((1, 3.0),):
+
+    def take(loader: DataLoader | Loader) -> int:
+        return sum(len(images.to(bench.device)) for images, _ in loader)
+
+    rows = []
+    for workers in sorted({1, max(1, default_workers(bench.device))}):
         data = first_images(bench.data, 12_800 * workers)
         plain, _ = plain_loaders(data, workers)
         ours, _ = loaders(data, BATCH_SIZE, workers=workers, device=bench.device)
-        measured = rates(
-            [partial(pass_over, loader, bench.device) for loader in (plain, ours)], bench.seconds
-        )
-        rows.append(faster("data", f"augmented batches, {workers} workers, images/s", *measured, limit=limit))
+        what, limit = f"augmented batches, {workers} workers", 3.0 if workers == 1 else None
+        rows.append(bench.compare("data", what, partial(take, plain), partial(take, ours), limit))
     return rows
-
-
-def pass_over(loader: DataLoader | Loader, device: torch.device) -> int:
-    """Takes each batch to the device; returns the number of images."""
-    return sum(len(images.to(device)) for images, _ in loader)
 
 
 def measure_epoch(bench: Bench) -> list[Row]:
     """An epoch of the notebook's network, loader and training together, on 32-pixel images."""
     workers = default_workers(bench.device)
     data = first_images(bench.data, 25_600 if bench.on_gpu else 1_280)
-    plain, ours = Plain(bench.device, "best"), Ours(bench.device, "best")
     plain_loader, _ = plain_loaders(data, workers)
     loader, _ = loaders(data, PRESETS["best"].batch_size, workers=workers, device=bench.device)
-    ways = [partial(plain.train, plain_loader), partial(ours.train, loader)]
-    return [faster("epoch", "epoch of best with its loader, images/s", *rates(ways, bench.seconds))]
+    plain = partial(Plain(bench.device, "best").train, plain_loader)
+    ours = partial(Ours(bench.device, "best").train, loader)
+    return [bench.compare("epoch", "epoch of best with its loader", plain, ours)]
 
 
 def measure_fast(bench: Bench) -> list[Row]:
     """Seconds to 85%: the plain recipe for the epochs that the seed needed, and `--preset fast`."""
     before = plain_epoch_seconds(bench)
-    settings = PRESETS["fast"]
     with tempfile.TemporaryDirectory() as folder:
         here = Hardware(bench.device.type)
-        history = utils.fit(settings, bench.data, Path(folder), hardware=here).history
-    reached = next((row.epoch for row in history if row.test_accuracy >= GOAL), None)
+        history = utils.fit(PRESETS["fast"], bench.data, Path(folder), hardware=here).history
+    reached = next((row.epoch for row in history if row.test_accuracy >= ACCURACY_LIMIT), None)
     seconds = sum(row.seconds for row in history[:reached]) if reached else float("inf")
     # Before and after ours: a machine's speed drifts within minutes.
     plain = SEED_EPOCHS * statistics.mean([before, plain_epoch_seconds(bench)])
-    what = f"seconds to {GOAL:g}%: {SEED_EPOCHS} plain epochs, {reached or 'never in any'} of --preset fast"
-    return [smaller("fast", what, plain, seconds, 40.0)]
+    fast = f"{reached or 'never in any'} of --preset fast"
+    what = f"seconds to {ACCURACY_LIMIT:g}%: {SEED_EPOCHS} plain epochs, {fast}"
+    return [Row("fast", what, plain, seconds, plain / seconds, 40.0)]
 
 
 def plain_epoch_seconds(bench: Bench) -> float:
     """An epoch of the plain recipe, training and test, from its first tenth."""
-    plain = Plain(bench.device)
-    workers = default_workers(bench.device)
-    total = 0.0
-    for loader, way in zip(plain_loaders(bench.data, workers), (plain.train, plain.test), strict=True):
-        part = len(loader) // 10
-        batches = iter(loader)
+    plain, total = Plain(bench.device), 0.0
+    both = plain_loaders(bench.data, default_workers(bench.device))
+    for loader, way in zip(both, (plain.train, plain.test), strict=True):
+        part, batches = len(loader) // 10, iter(loader)
         way(list(islice(batches, 3)))
         started = time.perf_counter()
         way(islice(batches, part))
         total += (time.perf_counter() - started) * len(loader) / part
     return total
-
-
-def faster(name: str, what: str, plain: float, ours: float, limit: float | None = None) -> Row:
-    """A row whose numbers are better the larger they are."""
-    return Row(name, what, plain, ours, ours / plain, limit)
-
-
-def smaller(name: str, what: str, plain: float, ours: float, limit: float | None = None) -> Row:
-    """A row whose numbers are better the smaller they are."""
-    return Row(name, what, plain, ours, plain / ours, limit)
 
 
 MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
@@ -264,7 +242,6 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
     "epoch": measure_epoch,
     "fast": measure_fast,
 }
-NAMES = tuple(MEASUREMENTS)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -272,41 +249,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser = CommandParser(
         prog="python -m tools.benchmark", description="Measure what this repo gains over the plain way."
     )
-    parser.add_argument("--only", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
+    parser.add_argument("--only", choices=MEASUREMENTS, help="measure this row alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     parser.add_argument("--data-dir", metavar="DIR", help="folder that holds CIFAR-10")
     parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)} (%(default)s)")
-    parser.add_argument(
-        "--seconds", type=float, metavar="X", help="for each side in each round (2 on a CPU, else 0.5)"
-    )
     options = parser.parse_args(arguments)
     try:
-        print(format_report(measure(options)))
+        if options.json is not None:
+            files.ensure_writable(options.json, "bench.json")
+        accelerator = make_accelerator(options.device)
+        data, device = dataset.load("cifar10", options.data_dir), accelerator.device
     except UserError as error:
         parser.error(str(error))
-
-
-def measure(options: argparse.Namespace) -> dict:
-    """The report that the options ask for, written to --json too. Raises UserError for wrong options."""
-    if options.only not in (None, *NAMES):
-        raise UserError(f"unknown row {options.only!r}: choose one of {', '.join(NAMES)}")
-    if options.seconds is not None and not 0 < options.seconds <= 60:
-        raise UserError(f"--seconds must be above 0 and at most 60, got {options.seconds}")
-    if options.json is not None:
-        files.ensure_writable(options.json, "bench.json")
-    accelerator = make_accelerator(options.device)
-    data = dataset.load("cifar10", options.data_dir)
-    seconds = options.seconds or (2.0 if accelerator.device.type == "cpu" else 0.5)
-    bench = Bench(data, accelerator.device, seconds)
-    precision = precision_of(accelerator)
-    report = records.collect_facts(data.facts(), bench.device, precision, workers=0)
+    bench = Bench(data, device, seconds=2.0 if device.type == "cpu" else 0.5)
+    report = records.collect_facts(data.facts(), device, precision_of(accelerator), workers=0)
     report["rows"] = []
-    for name in [options.only] if options.only else NAMES:
+    for name in [options.only] if options.only else MEASUREMENTS:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         report["rows"] += [row._asdict() for row in MEASUREMENTS[name](bench)]
     if options.json is not None:
         files.replace(options.json, (json.dumps(report, indent=2) + "\n").encode())
-    return report
+    print(format_report(report))
 
 
 def read_report(path: Path) -> dict:
@@ -315,7 +278,7 @@ def read_report(path: Path) -> dict:
         report = json.loads(path.read_text(encoding="utf-8"))
         format_report(report)
         return report
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except Exception as error:  # The file may hold anything.
         raise UserError(
             f"{path} is not a report of the benchmark ({error}): write it anew with --json"
         ) from error
@@ -324,19 +287,19 @@ def read_report(path: Path) -> dict:
 def format_report(report: dict) -> str:
     """A report as one Markdown table, the machine, versions and date above it."""
     versions = ", ".join(f"{package} {version}" for package, version in report["versions"].items())
-    lines = [
-        f"{report['device']}, {report['started']}, Python {report['python']}, {versions}",
-        "",
-        "| row | what | plain | ours | ratio | at least |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+    rows = [
+        {
+            "row": row.name,
+            "what": row.what,
+            "plain": f"{row.plain:,.0f}",
+            "ours": f"{row.ours:,.0f}",
+            "ratio": f"**{row.ratio:.3g}**",
+            "at least": "" if row.limit is None else f"{row.limit:g}",
+        }
+        for row in (Row(**row) for row in report["rows"])
     ]
-    for row in report["rows"]:
-        row = Row(**row)
-        limit = "" if row.limit is None else f"{row.limit:g}"
-        numbers = (f"{number:,.0f}" for number in (row.plain, row.ours))
-        cells = (row.name, row.what, *numbers, f"**{row.ratio:.3g}**", limit)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    machine = f"{report['device']}, {report['started']}, Python {report['python']}, {versions}"
+    return f"{machine}\n\n{table(rows, ('plain', 'ours', 'ratio', 'at least'))}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ results/public.csv          networks of others (Mark)
 """
 
 import csv
+import functools
 import hashlib
 import math
 import statistics
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import utils
 from model import NETWORKS, count_parameters
 from s9 import records
-from s9.analysis.receptive_field import receptive_field
+from s9.analysis.receptive_field import Row, receptive_field
 from s9.analysis.summary import count_multiply_adds
 from s9.engine.progress import in_words
 from s9.errors import UserError
@@ -31,20 +32,23 @@ RULES = ("blocks", "no pooling", "RF > 44", "depthwise", "dilated", "GAP", "< 20
 """The assignment's rules on a network: blocks C1 C2 C3 C4 of three convolutions, strides or dilation between
 them, receptive field, depthwise separable and dilated convolution, global average pooling, parameters."""
 
+OVER = ", over the limit"
+
 
 class Mark(NamedTuple):
-    """A row of results/public.csv: a network as its authors publish it. None or "": not stated."""
+    """A row of results/public.csv: a network as its authors publish it. None or "": not stated.
+
+    accuracy: on the test set, percent. rules: those of RULES that its code or its summary keeps; separated
+    by ", " in the file. protocol: the epoch whose accuracy it is, averaging, test-time augmentation.
+    """
 
     name: str
     parameters: int
     accuracy: float
-    """Test accuracy, percent."""
     epochs: int | None
     receptive_field: int | None
     rules: tuple[str, ...]
-    """Those of RULES that its code or its summary keeps; separated by ", " in the file."""
     protocol: str
-    """The epoch whose accuracy it is, averaging, test-time augmentation."""
     source: str
 
 
@@ -71,10 +75,7 @@ def read_seeds(folder: Path) -> list[Run]:
 
 
 def read_trials(folder: Path) -> list[Run]:
-    """The runs in the subfolders of `folder`, in alphabetical order; none if there is no such folder.
-
-    Raises UserError if one is not a whole run on CIFAR-10's validation set.
-    """
+    """The runs in the subfolders of `folder`. Raises UserError if one is no whole run on a validation set."""
     runs = [records.read(path.parent) for path in sorted(folder.glob(f"*/{records.SETTINGS}"))]
     for run in runs:
         _check_whole(run, validation=True)
@@ -89,9 +90,9 @@ def _check_whole(run: Run, validation: bool) -> None:
     if [row.epoch for row in run.history] != list(range(1, settings.epochs + 1)):
         raise UserError(f"{run.folder} holds {len(run.history)} of {settings.epochs} epochs: --resume it")
     try:
-        _commands([run])
-        for tell in (_images, _device, _versions, _commit):
-            _told([run], tell)
+        _row([run])
+        _images(run)
+        _told([run], _versions)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         path, reason = run.folder / records.SETTINGS, f"{type(error).__name__}: {error}"
         raise UserError(f"{path} lacks a fact of the run ({reason}): {records.DAMAGED}") from error
@@ -120,7 +121,8 @@ def sampling_error(accuracy: float, images: int) -> float:
     return math.sqrt(accuracy * (100 - accuracy) / images)
 
 
-def _accuracy_text(runs: Sequence[Run]) -> str:
+def accuracy_text(runs: Sequence[Run]) -> str:
+    """The mean, with the standard deviation if there are several runs, in bold."""
     mean, spread = accuracy(runs)
     return f"**{mean:.2f}%**" if spread is None else f"**{mean:.2f} ± {spread:.2f}%**"
 
@@ -128,14 +130,14 @@ def _accuracy_text(runs: Sequence[Run]) -> str:
 def _time(runs: Sequence[Run]) -> str:
     """Mean over the seeds, for each kind of hardware."""
     seconds: dict[str, list[float]] = {}
-    hardware = [_told([run], _device) for run in runs]
+    hardware = [_told([run], DEVICE) for run in runs]
     for run, where in zip(runs, hardware, strict=True):
         seconds.setdefault(where, []).append(sum(row.seconds for row in run.history))
     return _seed_by_seed(runs, [in_words(statistics.mean(seconds[where])) for where in hardware])
 
 
 def _seed_by_seed(runs: Sequence[Run], texts: Sequence[str]) -> str:
-    """The runs' texts; the same text once, with its seeds if there are others."""
+    """The runs' texts; equal ones once, with their seeds if there are others."""
     seeds: dict[str, list[str]] = {}
     for run, text in zip(runs, texts, strict=True):
         seeds.setdefault(text, []).append(str(run.settings.seed))
@@ -159,20 +161,11 @@ def _told(runs: Sequence[Run], tell: Callable[[dict], str]) -> str:
     return _seed_by_seed(runs, texts)
 
 
-def _images(facts: dict) -> str:
-    return f"{facts['data']['test']:,} images"
-
-
-def _device(facts: dict) -> str:
-    return f"{facts['device']}, {facts['precision']}"
+DEVICE, COMMIT = "{device}, {precision}".format_map, "`{commit}`".format_map
 
 
 def _versions(facts: dict) -> str:
     return ", ".join([f"Python {facts['python']}", *(" ".join(pair) for pair in facts["versions"].items())])
-
-
-def _commit(facts: dict) -> str:
-    return f"`{facts['commit']}`"
 
 
 def command_line(run: Run) -> str:
@@ -205,7 +198,7 @@ def _commands(runs: Sequence[Run]) -> str:
     return ", ".join(texts)
 
 
-def _table(rows: Sequence[dict[str, str]], right: Sequence[str] = ()) -> str:
+def table(rows: Sequence[dict[str, str]], right: Sequence[str] = ()) -> str:
     """Markdown of rows that have the same keys; `right`: names of the columns to align to the right."""
     header = tuple(rows[0])
     rule = ["---:" if name in right else "---" for name in header]
@@ -214,15 +207,33 @@ def _table(rows: Sequence[dict[str, str]], right: Sequence[str] = ()) -> str:
 
 
 def _row(runs: Sequence[Run]) -> dict[str, str]:
+    """What tables say of runs that differ in the seed alone."""
     name = "validation" if runs[0].settings.validation else "test"
     return {
         "epochs": f"{runs[0].settings.epochs}",
-        f"{name} accuracy, last epoch": _accuracy_text(runs),
+        f"{name} accuracy, last epoch": accuracy_text(runs),
         "n": f"{len(runs)}",
         "time": _time(runs),
-        "device, precision": _told(runs, _device),
-        "commit": _told(runs, _commit),
+        "device, precision": _told(runs, DEVICE),
+        "commit": _told(runs, COMMIT),
         "command": _commands(runs),
+    }
+
+
+@functools.cache
+def layers(model: str) -> list[Row]:
+    """The receptive field after each layer of a network."""
+    return receptive_field(utils.new_network(model))
+
+
+@functools.cache
+def _network_row(model: str) -> dict[str, str]:
+    network = utils.new_network(model)
+    count = count_parameters(network)
+    return {
+        "parameters": f"{count:,}" + ("" if count < PARAMETER_LIMIT else OVER),
+        "multiply-adds": f"{count_multiply_adds(network) / 1e6:.1f} million",
+        "receptive field": f"{layers(model)[-1].r_out}",
     }
 
 
@@ -230,24 +241,17 @@ def networks_table(networks: dict[str, list[Run]], short: bool = False) -> str:
     """A Markdown table of all networks; `short`: without multiply-adds, commits and commands."""
     rows = []
     for name, runs in networks.items():
-        network = utils.new_network(name)
-        count = count_parameters(network)
-        row = {
-            "network": f"[`{name}`](results/{name}/README.md)" if short else f"`{name}`",
-            "parameters": f"{count:,}" + ("" if count < PARAMETER_LIMIT else ", over the limit"),
-            "multiply-adds": f"{count_multiply_adds(network) / 1e6:.1f} million",
-            "receptive field": f"{receptive_field(network)[-1].r_out}",
-            **_row(runs),
-        }
+        link = f"[`{name}`](results/{name}/README.md)" if short else f"`{name}`"
+        row = {"network": link, **_network_row(name), **_row(runs)}
         left_out = ("multiply-adds", "commit", "command") if short else ()
         rows.append({key: value for key, value in row.items() if key not in left_out})
-    return _table(rows, ("multiply-adds", "receptive field", "epochs", "n"))
+    return table(rows, ("multiply-adds", "receptive field", "epochs", "n"))
 
 
 def runs_table(runs: Sequence[Run]) -> str:
     """A Markdown table of single runs in results/ or of trials, at least one; they may differ in anything."""
     folder = "results/trials" if runs[0].settings.validation else "results"
-    return _table([{"run": f"`{folder}/{run.folder.name}`", **_row([run])} for run in runs], ("epochs", "n"))
+    return table([{"run": f"`{folder}/{run.folder.name}`", **_row([run])} for run in runs], ("epochs", "n"))
 
 
 def marks_table(marks: Sequence[Mark]) -> str:
@@ -265,33 +269,38 @@ def marks_table(marks: Sequence[Mark]) -> str:
         }
         for mark in marks
     ]
-    return _table(rows, ("parameters", "test accuracy", "epochs", "receptive field"))
+    return table(rows, ("parameters", "test accuracy", "epochs", "receptive field"))
+
+
+def _images(run: Run) -> str:
+    return f"{run.facts['data']['test']:,} images"
 
 
 def results_table(run: Run) -> str:
-    """The result of a run and the facts that belong to it, as a Markdown table."""
-    network, name = utils.new_network(run.settings.model), "Validation" if run.settings.validation else "Test"
-    result, weights = run.history[-1].test_accuracy, run.folder / records.WEIGHTS
+    """The result of a run and the facts that belong to it, as a Markdown table of one fact a row."""
+    network, row = _network_row(run.settings.model), _row([run])
+    name, result = "Validation" if run.settings.validation else "Test", run.history[-1].test_accuracy
     above = next((row.epoch for row in run.history if row.test_accuracy >= ACCURACY_LIMIT), None)
     reached = f"first reached in epoch {above}" if above else "not reached"
     rows = {
-        f"{name} accuracy, last epoch": f"{_accuracy_text([run])} of {_images(run.facts)}",
+        f"{name} accuracy, last epoch": f"{accuracy_text([run])} of {_images(run)}",
         "Sampling error": f"{sampling_error(result, run.facts['data']['test']):.2f} points",
-        "Parameters": f"{count_parameters(network):,}",
-        "Multiply-adds": f"{count_multiply_adds(network) / 1e6:.1f} million an image",
-        "Receptive field": f"{receptive_field(network)[-1].r_out} pixels",
-        "Epochs": f"{run.settings.epochs} ({ACCURACY_LIMIT:g}% {reached})",
+        "Parameters": network["parameters"].removesuffix(OVER),
+        "Multiply-adds": f"{network['multiply-adds']} an image",
+        "Receptive field": f"{network['receptive field']} pixels",
+        "Epochs": f"{row['epochs']} ({ACCURACY_LIMIT:g}% {reached})",
         "Seed": f"{run.settings.seed}",
-        "Device": f"{_told([run], _device)}; the last test in float32",
-        "Time": f"{_time([run])}, tests included",
+        "Device": f"{row['device, precision']}; the last test in float32",
+        "Time": f"{row['time']}, tests included",
         "Data": f"fingerprint `{run.facts['data']['fingerprint']}`",
         "Versions": _told([run], _versions),
-        "Commit": _told([run], _commit),
-        "Command": _commands([run]),
+        "Commit": row["commit"],
+        "Command": row["command"],
     }
-    if weights.exists():
-        rows["Weights"] = f"SHA-256 `{hashlib.sha256(weights.read_bytes()).hexdigest()}`"
-    return _table([{"": fact, " ": value} for fact, value in rows.items()])
+    if (run.folder / records.WEIGHTS).exists():
+        content = (run.folder / records.WEIGHTS).read_bytes()
+        rows["Weights"] = f"SHA-256 `{hashlib.sha256(content).hexdigest()}`"
+    return table([{"": fact, " ": value} for fact, value in rows.items()])
 
 
 def read_marks(path: Path) -> list[Mark]:

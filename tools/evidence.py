@@ -1,4 +1,4 @@
-"""Checks: a run's files against each other, images for JPEG copies, pictures against drawn ones."""
+"""Checks a run's log, history and settings against each other, and images for JPEG copies."""
 
 import re
 from pathlib import Path
@@ -45,21 +45,18 @@ def _differences(run: Run, entry: tuple[str, ...], row: Epoch) -> list[str]:
     _, last_batch, train_accuracy, time, test_loss, correct, images, test_accuracy = entry
     settings, data = run.settings, run.facts["data"]
     batches = -(-data["train"] // settings.batch_size)
+    counted = 100 * int(correct) / int(images)
     rate = scheduled_rate(settings, batches, row.epoch)
     compared = (
-        ("train accuracy", "log", train_accuracy, "history", f"{row.train_accuracy:.2f}"),
-        ("test loss", "log", test_loss, "history", f"{row.test_loss:.4f}"),
-        ("test accuracy", "log", test_accuracy, "history", f"{row.test_accuracy:.2f}"),
-        ("test accuracy", "log", test_accuracy, "count of images", f"{100 * int(correct) / int(images):.2f}"),
-        ("test images", "log", images, "settings", f"{data['test']}"),
-        ("last batch", "log", last_batch, "settings", f"{batches - 1}"),
-        ("learning rate", "history", f"{row.learning_rate:.6f}", "settings", f"{rate:.6f}"),
+        ("train accuracy", f"{train_accuracy} in the log", f"{row.train_accuracy:.2f} in the history"),
+        ("test loss", f"{test_loss} in the log", f"{row.test_loss:.4f} in the history"),
+        ("test accuracy", f"{test_accuracy} in the log", f"{row.test_accuracy:.2f} in the history"),
+        ("test accuracy", f"{test_accuracy} in the log", f"{counted:.2f} in the count of images"),
+        ("test images", f"{images} in the log", f"{data['test']} in the settings"),
+        ("last batch", f"{last_batch} in the log", f"{batches - 1} in the settings"),
+        ("learning rate", f"{row.learning_rate:.6f} in the history", f"{rate:.6f} in the settings"),
     )
-    lines = [
-        f"{name} {value} in the {place}, {other} in the {source}"
-        for name, place, value, source, other in compared
-        if value != other
-    ]
+    lines = [f"{name} {a}, {b}" for name, a, b in compared if a.split()[0] != b.split()[0]]
     seconds = sum(int(part) * 60**power for power, part in enumerate(reversed(time.split(":"))))
     if seconds > row.seconds + 1:
         lines.append(f"training took {seconds} s in the log, the epoch {row.seconds:.1f} s in the history")
@@ -86,13 +83,3 @@ def jpeg_copies(images: np.ndarray) -> np.ndarray:
 
     as_bgr = np.ascontiguousarray(images[..., ::-1])
     return np.array([loss(image, 75) < 0.6 * loss(image, 85) for image in as_bgr], dtype=bool)
-
-
-def changed_pictures(folder: Path, drawn: Path) -> list[str]:
-    """Names of the PNG files that differ between the folders in their pixels, or are in one of them alone."""
-
-    def pixels(path: Path) -> np.ndarray | None:
-        return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.exists() else None
-
-    names = sorted({path.name for place in (folder, drawn) for path in place.glob("*.png")})
-    return [name for name in names if not np.array_equal(pixels(folder / name), pixels(drawn / name))]

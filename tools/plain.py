@@ -1,4 +1,4 @@
-"""The plain way that the benchmark compares with: how most copies of this assignment load and train.
+"""The plain recipe that the benchmark compares with: how most copies of this assignment load and train.
 
 PIL images, Albumentations with Normalize and ToTensorV2, the default collation; float32 in the default memory
 format; `reference` with Dropout 0.05, as in the repository that the network comes from.
@@ -34,7 +34,7 @@ class PlainImages(Dataset):
 
 
 def plain_loaders(data: Data, workers: int) -> tuple[DataLoader, DataLoader]:
-    """The loaders of the training and the test set as most copies have them."""
+    """The loaders of the training and the test set."""
     train = PlainImages(data.train_images, data.train_labels, train_transform())
     test = PlainImages(data.test_images, data.test_labels, test_transform())
     options = {"batch_size": BATCH_SIZE, "num_workers": workers, "persistent_workers": workers > 0}
@@ -42,7 +42,7 @@ def plain_loaders(data: Data, workers: int) -> tuple[DataLoader, DataLoader]:
 
 
 class Plain:
-    """A network and its training as most copies have them."""
+    """A network and its training."""
 
     def __init__(self, device: torch.device, name: str = "reference") -> None:
         self.device = device
@@ -57,8 +57,7 @@ class Plain:
             images, labels = images.to(self.device), labels.to(self.device)
             self.optimizer.zero_grad()
             logits = self.network(images)
-            loss = F.cross_entropy(logits, labels)
-            loss.backward()
+            F.cross_entropy(logits, labels).backward()
             self.optimizer.step()
             correct += (logits.argmax(1) == labels).sum().item()
             count += len(labels)
@@ -66,7 +65,7 @@ class Plain:
 
     @torch.no_grad()
     def test(self, batches: list | DataLoader) -> int:
-        """Counts right answers; returns the number of images."""
+        """Counts correct predictions; returns the number of images."""
         self.network.eval()
         correct = count = 0
         for images, labels in batches:

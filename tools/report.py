@@ -5,6 +5,7 @@ A generated part stands between `<!-- NAME: made by ... -->` and `<!-- end of NA
 """
 
 import ast
+import os
 import re
 from pathlib import Path
 
@@ -19,13 +20,15 @@ from s9.errors import UserError
 from s9.plots import curves, diagnostics, style
 from s9.records import Run
 from tools import audit, benchmark, claims, evidence
-from tools.answers import _fenced
+from tools.answers import fenced
 
 REPO = Path(__file__).parent.parent
 IMAGES = REPO / "Images"
 COMMAND = "python assignment.py readme"
 LAST_EPOCHS = 2
 """Epochs of the log that README.md shows."""
+PICTURES = "Augmentation receptive_field metrics confusion results gradcam kernels calibration".split()
+"""Of a run, in the notebook's order."""
 
 
 def handed_in() -> Path:
@@ -35,15 +38,13 @@ def handed_in() -> Path:
 
 def headline(runs: list[Run]) -> str:
     """One sentence: accuracy with its spread and sampling error, parameters."""
-    mean, spread = claims.accuracy(runs)
-    images = runs[0].facts["data"]["test"]
-    error = claims.sampling_error(mean, images)
-    number = "one seed" if spread is None else f"mean and standard deviation of {len(runs)} seeds"
-    text = f"{mean:.2f}%" if spread is None else f"{mean:.2f} ± {spread:.2f}%"
-    parameters = count_parameters(utils.new_network(runs[0].settings.model))
+    images, model = runs[0].facts["data"]["test"], runs[0].settings.model
+    error = claims.sampling_error(claims.accuracy(runs)[0], images)
+    number = "one seed" if len(runs) == 1 else f"mean and standard deviation of {len(runs)} seeds"
     return (
-        f"`{runs[0].settings.model}` reaches **{text}** after its last epoch ({number}; the sampling error "
-        f"of {images:,} test images is {error:.2f} points) with {parameters:,} parameters."
+        f"`{model}` reaches {claims.accuracy_text(runs)} after its last epoch ({number}; the sampling error "
+        f"of {images:,} test images is {error:.2f} points) with "
+        f"{count_parameters(utils.new_network(model)):,} parameters."
     )
 
 
@@ -54,27 +55,25 @@ def _fold(title: str, text: str) -> str:
 def run_sections(run: Run) -> str:
     """The sections on summary, receptive field and log that the assignment asks README.md for."""
     network = utils.new_network(run.settings.model)
-    rows = receptive_field(network)
-    changing = [row for row in rows if row[1:4] != row[5:8]]
-    place = run.folder.absolute()
-    place = place.relative_to(REPO).as_posix() if place.is_relative_to(REPO) else place.as_posix()
+    rows = claims.layers(run.settings.model)
+    page = f"{Path(os.path.relpath(run.folder, REPO)).as_posix()}/README.md"
     epochs = run.log.strip().split("\n\n")
     return "\n\n".join(
         (
             "## Model summary",
-            _fold("Output of torchsummary", _fenced(summary(network))),
+            _fold("Output of torchsummary", fenced(summary(network))),
             "## Receptive field",
             f"The receptive field before the global average is **{rows[-1].r_out}** pixels; "
-            f"[all layers]({place}/README.md#receptive-field).",
+            f"[all layers]({page}#receptive-field).",
             _fold(
                 "Receptive field <code>r</code>, size of the map <code>n</code>, distance of neighbours in "
                 "input pixels <code>j</code>, stride <code>s</code>; layers that change none are omitted",
-                receptive_field_table(changing),
+                receptive_field_table([row for row in rows if row[1:4] != row[5:8]]),
             ),
             "## Training log",
-            f"[The full log]({place}/README.md#training-log) has {len(epochs)} epochs, a test after each. "
+            f"[The full log]({page}#training-log) has {len(epochs)} epochs, a test after each. "
             "Losses are plain cross-entropies.",
-            _fold(f"The last {LAST_EPOCHS} epochs", _fenced("\n\n".join(epochs[-LAST_EPOCHS:]))),
+            _fold(f"The last {LAST_EPOCHS} epochs", fenced("\n\n".join(epochs[-LAST_EPOCHS:]))),
         )
     )
 
@@ -91,11 +90,12 @@ def run_page(run: Run) -> str:
             claims.results_table(run),
             *pictures,
             "## Training log",
-            _fold(f"All {len(run.history)} epochs", _fenced(run.log)),
+            _fold(f"All {len(run.history)} epochs", fenced(run.log)),
             "## Model summary",
-            _fold("Output of torchsummary", _fenced(summary(network))),
+            _fold("Output of torchsummary", fenced(summary(network))),
             "## Receptive field",
-            _fold("Receptive field, layer by layer", receptive_field_table(receptive_field(network))) + "\n",
+            _fold("Receptive field, layer by layer", receptive_field_table(claims.layers(settings.model)))
+            + "\n",
         )
     )
 
@@ -160,45 +160,27 @@ def written_pages(folder: Path) -> dict[Path, str]:
     return pages | {run.folder / "README.md": run_page(run) for run in runs}
 
 
-def _changed_pages(folder: Path) -> dict[Path, str]:
-    def differs(path: Path, text: str) -> bool:
-        return not path.exists() or path.read_text(encoding="utf-8") != text
+def refresh_readme(folder: Path, check: bool = False) -> int:
+    """Rewrites the pages that are out of date and prints their names; returns 0.
 
-    return {path: text for path, text in written_pages(folder).items() if differs(path, text)}
+    check: rewrites nothing, and returns 1 if a page is out of date or if a run's log, history and settings
+    disagree; otherwise such a run raises UserError before anything is written.
 
-
-def refresh_readme(folder: Path) -> int:
-    """Rewrites the pages that are out of date; returns 0.
-
-    Raises UserError, and changes nothing, if a log and its history disagree.
+    folder: the run that README.md leads with.
     """
-    if lines := _disagreements():
-        raise UserError(f"{lines[0]}: restore the files as the run wrote them")
-    changed = _changed_pages(folder)
-    for path, text in changed.items():
-        files.replace(path, text.encode())
-        print(f"{path.relative_to(REPO)} rewritten")
-    if not changed:
-        print("all pages are up to date")
-    return 0
-
-
-def check_readme(folder: Path) -> int:
-    """Prints the pages that are out of date, and where logs and histories disagree; returns 0 if none."""
-    lines = _disagreements()
-    lines += [f"{path.relative_to(REPO)} is out of date: run {COMMAND}" for path in _changed_pages(folder)]
-    print("\n".join(lines) or "all pages are up to date")
-    return int(bool(lines))
-
-
-def _disagreements() -> list[str]:
     runs = [records.read(folder) for folder in evidence.run_folders(REPO)]
     named = [run._replace(folder=run.folder.relative_to(REPO)) for run in runs]
-    return [line for run in named for line in evidence.disagreements(run)]
-
-
-PICTURES = "Augmentation receptive_field metrics confusion results gradcam kernels calibration".split()
-"""The pictures of a run, in the notebook's order."""
+    lines = [line for run in named for line in evidence.disagreements(run)]
+    if lines and not check:
+        raise UserError(f"{lines[0]}: restore the files as the run wrote them")
+    for path, text in written_pages(folder).items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            what = f"is out of date: run {COMMAND}" if check else "rewritten"
+            lines.append(f"{path.relative_to(REPO)} {what}")
+            if not check:
+                files.replace(path, text.encode())
+    print("\n".join(lines) or "all pages are up to date")
+    return int(check and bool(lines))
 
 
 def draw_run(run: Run, data: dataset.Data, folder: Path) -> None:

@@ -3,8 +3,7 @@
 python -m tools.stamp                 the address of the git remote `origin`
 python -m tools.stamp OWNER/REPO      or this one
 
-It can be repeated with another address. Standard library only: it runs in a fresh clone, before anything is
-installed.
+Standard library only: it runs in a fresh clone, before anything is installed.
 """
 
 import re
@@ -41,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         address = own_address(REPO) if options.address is None else parse(options.address)
         changed = stamp(REPO, address)
-    except UserError as error:
+    except (UserError, OSError) as error:
         parser.error(str(error))
     print(f"{address}: {', '.join(changed)} changed: commit and push" if changed else f"{address} as before")
 
@@ -54,21 +53,13 @@ def parse(text: str) -> str:
     return f"{match['owner']}/{match['repo']}"
 
 
-def origin(folder: Path) -> str:
-    """The address of the git remote `origin`, as git has it, passwords and all; "" if there is none."""
-    command = ["git", "remote", "get-url", "origin"]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=10)
-        return done.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
 def own_address(folder: Path) -> str:
     """OWNER/REPO of the git remote `origin`. Raises UserError, without its text, if it is not on GitHub."""
+    command = ["git", "remote", "get-url", "origin"]
     try:
-        return parse(origin(folder))
-    except UserError:
+        url = subprocess.check_output(command, cwd=folder, encoding="utf-8", stderr=subprocess.DEVNULL)
+        return parse(url.strip())
+    except (OSError, subprocess.SubprocessError, UserError):
         raise UserError(
             "the git remote origin is missing or not on GitHub: give OWNER/REPO, such as alice/S9"
         ) from None
@@ -83,11 +74,10 @@ def stamped(root: Path) -> str | None:
 
 
 def stamp(root: Path, address: str) -> list[str]:
-    """Writes the address into the files in `root` that name it; returns the names of those that change.
+    """Writes OWNER/REPO into the files in `root` that name it; returns the names of those that change.
 
-    Raises UserError, and changes nothing, for a bad address or a file that is missing or holds none.
+    Raises UserError, and changes nothing, for a file that is missing or holds too few addresses.
     """
-    address = parse(address)
     try:
         old = {name: (root / name).read_bytes().decode() for name in PLACES}
     except (OSError, UnicodeDecodeError) as error:
@@ -99,12 +89,7 @@ def stamp(root: Path, address: str) -> list[str]:
             raise UserError(f"{name} names an address {count} times, not {least}: git restore it")
     changed = [name for name in new if new[name] != old[name]]
     for name in changed:
-        try:
-            (root / name).write_bytes(new[name].encode())
-        except OSError as error:
-            raise UserError(
-                f"cannot write {root / name} ({error.strerror}): git restore . undoes it"
-            ) from error
+        (root / name).write_bytes(new[name].encode())
     return changed
 
 

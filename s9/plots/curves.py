@@ -1,6 +1,5 @@
 """Training curves, training speed, and accuracy against parameters."""
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from s9.errors import UserError
 from s9.plots.style import BLUE, GREEN, VERMILLION, NotebookFigure, new_figure, styled
 from s9.records import Epoch
 
@@ -23,18 +21,18 @@ MARKERS = 25  # on a curve, about
 
 
 class Point(NamedTuple):
-    """A network in the comparison."""
+    """A network in the comparison.
+
+    accuracy: on the test set, percent. spread: its standard deviation over seeds, percentage points; None for
+    a single run. epochs: None if not stated. rules: whether it keeps the assignment's rules.
+    """
 
     name: str
     parameters: int
     accuracy: float
-    """Test accuracy, percent."""
     spread: float | None = None
-    """Standard deviation over seeds, percentage points; None for a single run."""
     epochs: int | None = None
-    """None if not stated."""
     rules: bool = True
-    """Whether it keeps the assignment's rules."""
 
 
 @styled
@@ -43,19 +41,9 @@ def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> Notebook
 
     The best epoch is not marked: choosing it would be selection on the test set.
 
-    Args:
-        history: at least one row, by increasing epoch.
-        dataset: name of the data set.
-        model: name of the model for the title.
-
-    Raises:
-        UserError: the history is empty or not in order.
+    history: at least one row. dataset, model: their names, for the title.
     """
-    if not history:
-        raise UserError("history: must have at least 1 epoch, got 0")
     epochs = [row.epoch for row in history]
-    if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
-        raise UserError("history: epochs must increase")
     last = history[-1]
     title = f"{model}, {last.test_accuracy:.2f}% test accuracy after epoch {last.epoch}"
     figure = new_figure(dataset, title, height=6.5)
@@ -93,17 +81,10 @@ def plot_accuracy(
 ) -> NotebookFigure:
     """Draw test accuracy on CIFAR-10 against the number of parameters.
 
-    Args:
-        ours: this repository's networks, at least one; the spread over seeds is drawn as an error bar.
-        public: published networks. Marks of networks with `rules=False` are hollow.
-        parameter_limit: the assignment's limit; a network must have fewer.
-        accuracy_limit: the assignment's target, percent.
-
-    Raises:
-        UserError: `ours` is empty.
+    ours: this repository's networks; the spread over seeds is drawn as an error bar. public: published
+    networks. Marks of networks with `rules=False` are hollow. parameter_limit: a network must have fewer.
+    accuracy_limit: the assignment's target, percent.
     """
-    if not ours:
-        raise UserError("ours: must have at least 1 network, got 0")
     figure = new_figure("cifar10", "test accuracy (last epoch unless noted) against parameters", height=6)
     axes = figure.subplots()
     axes.set_xscale("log")

@@ -1,6 +1,14 @@
-"""Augmentations, receptive field, first-layer kernels, misclassified images, Grad-CAM, calibration.
+"""Augmentations, receptive field, confusion matrix, misclassified images, Grad-CAM, kernels, calibration.
 
-s9.analysis.interpret computes the values; these functions draw them.
+s9.analysis.interpret computes the values; these functions draw them. Their arguments, where not described:
+
+    images: uint8 (n, height, width, 3)
+    labels: integers (n,), 0 to len(classes) - 1
+    probabilities: floats (n, len(classes)), 0 to 1; the largest of a row is the prediction
+    classes: the names of the classes
+    dataset: the name of the data set
+
+They raise UserError for an array of another type or shape.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,16 +37,8 @@ def plot_augmentations(
 ) -> NotebookFigure:
     """Draw one row per transform and one column per image, the same images in every row.
 
-    Each transform is called once per image, in reading order, on a copy. Seed the transforms for a
-    reproducible figure.
-
-    Args:
-        images: uint8 (n, height, width, 3), n at least 1.
-        transforms: row title -> function from uint8 (height, width, 3) to the same shape and dtype.
-        dataset: name of the data set.
-
-    Raises:
-        UserError: an argument or a transform's result has another type or shape.
+    transforms: row title -> function from uint8 (height, width, 3) to the same shape and dtype. Each is
+    called once per image, in reading order, on a copy; seed them for a reproducible figure.
     """
     check_array("images", images, IMAGES, np.uint8)
     if not transforms:
@@ -60,28 +60,18 @@ def plot_receptive_field(image: np.ndarray, rows: Sequence[Row], dataset: str) -
     """Draw the receptive field after each layer, one panel per block, centred on an image.
 
     Pixels outside the largest receptive field are pale. A receptive field larger than the image covers
-    padding.
-
-    Args:
-        image: uint8 (height, width, 3).
-        rows: from receptive_field(network); a layer's block is its name up to the first dot.
-        dataset: name of the data set.
-
-    Raises:
-        UserError: an argument has another type or shape.
+    padding. image: uint8 (height, width, 3). rows: from receptive_field(network); a layer's block is its name
+    up to the first dot.
     """
     check_array("image", image, IMAGES[1:], np.uint8)
-    if not isinstance(rows, Sequence) or not rows or not all(isinstance(row, Row) for row in rows):
-        raise UserError("rows: must be the rows of receptive_field(network), at least 1")
     blocks = _blocks(rows)
     height, width = image.shape[:2]
     last = list(blocks.values())[-1][-1]
     title = f"receptive field after each block; {_size(last)} pixels after the last one"
-    title += f"\nThe image has {_size((height, width))} pixels; "
-    covers_padding = max(last) > min(height, width)
-    title += (
-        "pixels beyond it are padding" if covers_padding else "pale pixels are outside the receptive field"
-    )
+    beyond = "pixels beyond it are padding"
+    if max(last) <= min(height, width):
+        beyond = "pale pixels are outside the receptive field"
+    title += f"\nThe image has {_size((height, width))} pixels; {beyond}"
     figure = new_figure(dataset, title, height=3.7)
     panels = figure.subplots(1, len(blocks), squeeze=False)[0]
     middle = height // 2 + 0.5, width // 2 + 0.5
@@ -125,17 +115,7 @@ def _size(sides: tuple[int, int], short: bool = False) -> str:
 def plot_confusion(
     labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], dataset: str
 ) -> NotebookFigure:
-    """Draw the confusion matrix and, beside it, the accuracy of each class.
-
-    Args:
-        labels: integers (n,), 0 to len(classes) - 1.
-        probabilities: floats (n, len(classes)), 0 to 1; the largest of a row is the prediction.
-        classes: the names of the classes.
-        dataset: name of the data set.
-
-    Raises:
-        UserError: an argument has another type or shape.
-    """
+    """Draw the confusion matrix and, beside it, the accuracy of each class."""
     check_predictions(labels, probabilities, len(classes))
     counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)))
     images, right = counts.sum(axis=1), counts.diagonal()
@@ -188,29 +168,19 @@ def plot_misclassified(
     """Draw misclassified test images with the true class and the three most probable classes.
 
     The sample is systematic: the mistakes are sorted by the probability of the predicted class, from high to
-    low (ties by index), and `count` evenly spaced ones are drawn, including both ends.
+    low (ties by index), and `count` evenly spaced ones are drawn, including both ends, or all if there are
+    fewer.
 
-    Args:
-        images: uint8 (N, height, width, 3), the whole test set without augmentation.
-        labels: integers (N,), 0 to len(classes) - 1.
-        probabilities: floats (N, len(classes)), 0 to 1; the largest of a row is the prediction.
-        classes: the names of the classes.
-        dataset: name of the data set.
-        count: number of images, at least 2; all mistakes are drawn if there are fewer.
-
-    Raises:
-        UserError: an argument has another type or shape.
+    images: the whole test set without augmentation. count: at least 2.
     """
     check_array("images", images, IMAGES, np.uint8)
     check_array("labels", labels, (len(images),), np.integer)
     check_predictions(labels, probabilities, len(classes))
-    if not isinstance(count, int) or count < 2:
-        raise UserError(f"count: must be at least 2, got {count!r}")
     wrong = probabilities.argmax(axis=1) != labels
     shown = even_steps(probabilities.max(axis=1), wrong, count)
     title = f"{wrong.sum():,} of {len(images):,} test images are misclassified"
     if len(shown) == 0:
-        figure = new_figure(dataset, f"{title}", height=1.2)
+        figure = new_figure(dataset, title, height=1.2)
         figure.subplots().set_axis_off()  # the layout places a title only above axes
         return figure
     sample = "all of them" if len(shown) == wrong.sum() else f"{len(shown)} evenly spaced ones"
@@ -245,28 +215,20 @@ def plot_grad_cam(
 ) -> NotebookFigure:
     """Draw Grad-CAM maps of correct and wrong predictions.
 
-    Args:
-        right, wrong: from interpret.explained(); one of the two may be empty.
-        classes: the names of the classes.
-        dataset: name of the data set.
-
-    Raises:
-        UserError: there is nothing to draw, or a class has no name.
+    right, wrong: from interpret.explained(), not both empty; the network's classes are `classes`.
     """
     columns = max(len(right), len(wrong))
-    if columns == 0:
-        raise UserError("right, wrong: must have at least 1 prediction, got 0")
-    if any(not 0 <= label < len(classes) for it in (*right, *wrong) for label in (it.true, it.predicted)):
-        raise UserError(f"right, wrong: classes must be 0 to {len(classes) - 1}")
     rows: list[tuple[str, list[np.ndarray], list[str]]] = []
     if right:
-        rows += [("correct", [it.image for it in right], [_named(it, classes) for it in right])]
-        rows += [("Grad-CAM of\nthis class", [_heated(it.image, it.predicted_map) for it in right], [])]
+        named = [_named(it, classes) for it in right]
+        rows.append(("correct", [it.image for it in right], named))
+        rows.append(("Grad-CAM of\nthis class", [_heated(it.image, it.predicted_map) for it in right], []))
     if wrong:
-        heated = [_heated(it.image, it.predicted_map) for it in wrong]
-        rows += [("wrong", [it.image for it in wrong], [f"true: {classes[it.true]}" for it in wrong])]
-        rows += [("Grad-CAM of the\npredicted class", heated, [_named(it, classes) for it in wrong])]
-        rows += [("Grad-CAM of the\ntrue class", [_heated(it.image, it.true_map) for it in wrong], [])]
+        true, named = [f"true: {classes[it.true]}" for it in wrong], [_named(it, classes) for it in wrong]
+        predicted_maps = [_heated(it.image, it.predicted_map) for it in wrong]
+        rows.append(("wrong", [it.image for it in wrong], true))
+        rows.append(("Grad-CAM of the\npredicted class", predicted_maps, named))
+        rows.append(("Grad-CAM of the\ntrue class", [_heated(it.image, it.true_map) for it in wrong], []))
     title = "Grad-CAM; yellow pixels raise the score of the class"
     title += "\nPredictions are evenly spaced, from the most to the least confident"
     figure = new_figure(dataset, title, height=0.7 + 1.6 * len(rows))
@@ -288,11 +250,9 @@ def plot_photo(
 ) -> NotebookFigure:
     """Draw a photo as the network gets it, and beside it the Grad-CAM map of each of some classes.
 
-    Args:
-        image: uint8 (height, width, 3).
-        maps: floats (n, height, width), 0 to 1, from interpret.grad_cam().
-        classes, probabilities: names and probabilities of the n classes.
-        dataset: name of the data set that the network was trained on.
+    image: uint8 (height, width, 3). maps: floats (n, height, width), 0 to 1, from interpret.grad_cam().
+    classes, probabilities: names and probabilities of these n classes. dataset: that the network was trained
+    on.
     """
     figure = new_figure(dataset, "your photo; yellow pixels raise the score of the class", height=2.9)
     first, *others = figure.subplots(1, 1 + len(maps))
@@ -324,18 +284,9 @@ def plot_kernels(kernels: np.ndarray, answers: np.ndarray, dataset: str) -> Note
 
     Grey is 0. Each picture is scaled to its largest magnitude; a kernel's is its title.
 
-    Args:
-        kernels: floats (n, 3, height, width), from interpret.first_layer().
-        answers: floats (n, height, width), the responses, likewise.
-        dataset: name of the data set.
-
-    Raises:
-        UserError: an argument has another type or shape, or is not finite.
+    kernels, answers: floats (n, 3, height, width) and floats (n, height, width) of the responses, from
+    interpret.first_layer().
     """
-    check_array("kernels", kernels, ("n", 3, "height", "width"), np.floating)
-    check_array("answers", answers, (len(kernels), "height", "width"), np.floating)
-    if not (np.isfinite(kernels).all() and np.isfinite(answers).all()):
-        raise UserError("kernels, answers: must be finite; the training has diverged")
     title = f"first layer: {len(kernels)} kernels of {_size(kernels.shape[2:])} pixels"
     title += "\nBelow each, its response to a test image; grey is 0, the number is its largest weight"
     rows = -(-len(kernels) // KERNEL_COLUMNS)
@@ -359,12 +310,7 @@ def _around_grey(values: np.ndarray) -> np.ndarray:
 
 @styled
 def plot_calibration(calibration: Calibration, dataset: str) -> NotebookFigure:
-    """Draw accuracy against confidence, and the number of images in each bin of confidence.
-
-    Args:
-        calibration: from interpret.calibration().
-        dataset: name of the data set.
-    """
+    """Draw accuracy against confidence, and the number of images in each bin; see interpret.calibration()."""
     counts, confidence, accuracy = calibration
     sure, right = (np.nansum(counts * values) / counts.sum() for values in (confidence, accuracy))
     title = f"mean confidence {sure:.1%}, accuracy {right:.1%}"

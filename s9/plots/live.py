@@ -7,8 +7,7 @@ from s9.records import Run
 
 EMPTY = {"text/plain": ""}
 """Displays nothing."""
-WIDTH = 750
-"""Of the picture on the screen, in pixels; less than its own, to leave room for the log."""
+WIDTH = 750  # pixels on the screen, less than the picture has, to leave room for the log
 
 
 class Curves:
