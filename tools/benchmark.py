@@ -152,7 +152,7 @@ def measure_step(bench: Bench) -> list[Row]:
             for rate, peak in zip(rows[-1][2:4], rates(products, bench.seconds), strict=True)
         ]
         what = f"step of {name}, % of the peak of a matrix product"
-        rows.append(Row("step", what, *shares, shares[1] / shares[0]))
+        rows.append(Row("step", what, shares[0], shares[1], shares[1] / shares[0]))
         if bench.on_gpu:
             eager = partial(Ours(bench.device, name, graph=False).train, batches)
             rows.append(

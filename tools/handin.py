@@ -83,7 +83,7 @@ def hand_in(folder: Path, data_dir: str | None = None) -> None:
 
 
 def next_steps(run: Run) -> Markdown:
-    """For the end of the notebook: hands in `run` and downloads it if this is Colab, else says how to.
+    """For the end of the notebook: in Colab, hands in `run` and downloads it; elsewhere says how to.
 
     Nothing is pushed. A run that cannot be handed in is named with the reason.
     """

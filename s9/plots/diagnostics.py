@@ -21,7 +21,6 @@ from sklearn.metrics import confusion_matrix
 
 from s9.analysis.interpret import BINS, Calibration, Example, check_array, check_predictions, even_steps
 from s9.analysis.receptive_field import Row
-from s9.errors import UserError
 from s9.plots.style import BLUE, GREEN, GREY, VERMILLION, NotebookFigure, draw_image, new_figure, styled
 
 COLUMNS = 5  # of the misclassified images
@@ -40,9 +39,6 @@ def plot_augmentations(
     transforms: row title -> function from uint8 (height, width, 3) to the same shape and dtype. Each is
     called once per image, in reading order, on a copy; seed them for a reproducible figure.
     """
-    check_array("images", images, IMAGES, np.uint8)
-    if not transforms:
-        raise UserError("transforms: must have at least 1 entry, got 0")
     title = "augmentations, applied to the same images in every row"
     figure = new_figure(dataset, title, height=0.5 + 1.05 * len(transforms))
     grid = figure.subplots(len(transforms), len(images), squeeze=False)

@@ -4,7 +4,6 @@ import matplotlib.pyplot as plt
 import pytest
 from figures import fits, make_history
 
-from s9.errors import UserError
 from s9.plots import curves, style
 
 # Metrics
@@ -40,12 +39,6 @@ def test_metrics_draw_a_diverged_run():
     history = make_history(3)
     history[1].train_loss, history[2].test_loss = float("nan"), float("inf")
     assert curves.plot_metrics(history, "cifar10", "S9").png
-
-
-@pytest.mark.parametrize("history", [[], make_history(3)[::-1], make_history(2) + make_history(2)])
-def test_metrics_refuse_an_empty_or_disordered_history(history):
-    with pytest.raises(UserError, match="history: "):
-        curves.plot_metrics(history, "cifar10", "S9")
 
 
 # Accuracy
@@ -99,8 +92,3 @@ def test_accuracy_labels_do_not_overlap_and_limits_are_drawn():
         [[200_000, 200_000], [0, 1]],
         [[0, 1], [85.0, 85.0]],
     ]
-
-
-def test_accuracy_needs_a_network_of_ours():
-    with pytest.raises(UserError, match="ours: must have at least 1 network, got 0"):
-        curves.plot_accuracy([], PUBLIC, 200_000, 85.0)

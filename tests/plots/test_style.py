@@ -49,12 +49,6 @@ def test_every_figure_names_its_data_set_and_marks_all_but_cifar10(dataset, begi
         assert fits(figure)
 
 
-@pytest.mark.parametrize("dataset", ["", " ", "a\nb", "\x1b[2J", None, 3])
-def test_a_data_set_needs_a_printable_name(dataset):
-    with pytest.raises(UserError, match="dataset: must be a printable name, got"):
-        style.new_figure(dataset, "title", 3)
-
-
 def test_long_names_wrap_inside_the_figure():
     name = "a network with a very long name " * 5
     assert fits(curves.plot_metrics(make_history(2), "cifar10", name))
@@ -95,7 +89,7 @@ def test_the_same_data_gives_the_same_bytes_on_white_with_a_margin():
         assert all((edge == 1).all() for edge in edges), figure.get_suptitle()
 
 
-@pytest.mark.parametrize("name", ["file.txt/metrics.png", "folder.png", "metrics.jpg", "metrics"])
+@pytest.mark.parametrize("name", ["file.txt/metrics.png", "folder.png"])
 def test_save_to_where_it_cannot_is_a_user_error(tmp_path, name):
     (tmp_path / "file.txt").write_text("a file where a folder is needed", encoding="utf-8")
     (tmp_path / "folder.png").mkdir()

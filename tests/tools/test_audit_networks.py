@@ -53,11 +53,6 @@ def early_stride(network):
     network.C2[2].convolution.stride = (1, 1)
 
 
-def no_stride(network):
-    network.C2[2].convolution.stride = (1, 1)
-    network.O.global_average = nn.AvgPool2d(15)
-
-
 def cut_short(network):
     network.C2[2].convolution.stride = (1, 1)
     network.C2[2].convolution.padding = (0, 0)
@@ -136,7 +131,6 @@ NETWORKS = {
     "no C3": (no_c3(), {STRUCTURE, SHRINKING, VIEW, SEPARABLE}),
     "two units": (changed(two_units), {STRUCTURE}),
     "stride in the second unit": (changed(early_stride), {SHRINKING}),
-    "no stride": (changed(no_stride), {SHRINKING, VIEW}),
     "shrinks by padding": (changed(cut_short), {SHRINKING, VIEW}),
     "max-pooling for stride": (changed(pooled(nn.MaxPool2d(2))), {SHRINKING, MAX_POOLING}),
     "functional max-pooling": (of_model(functional_max_pooling), {MAX_POOLING}),

@@ -11,7 +11,6 @@ from torch import nn
 import dataset
 import utils
 from dataset import loaders
-from model import S9Net
 from s9.engine import hardware
 from s9.errors import UserError
 from s9.records import Epoch
@@ -40,13 +39,7 @@ def tiny() -> Bench:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["--only", "speed"],
-            "unknown row 'speed': choose one of step, test, data, epoch, fast",
-        ),
-        (["--seconds", "0"], "--seconds must be above 0 and at most 60, got 0.0"),
-        (["--seconds", "nan"], "--seconds must be above 0 and at most 60, got nan"),
-        (["--seconds", "soon"], "--seconds: invalid float value: 'soon'"),
+        (["--only", "speed"], "--only: invalid choice: 'speed'"),
         (["--device", "tpu"], "unknown device 'tpu'"),
         (["--data-dir", "nowhere"], "data folder nowhere does not exist"),
     ],
@@ -59,17 +52,8 @@ def test_an_unwritable_report_is_named_before_anything_is_measured(refused, monk
     monkeypatch.setattr(dataset, "load", lambda *_: pytest.fail("it began"))
     (tmp_path / "file").write_text("kept", encoding="utf-8")
     assert "cannot write to" in refused(benchmark, "--json", tmp_path / "file" / "bench.json")
-    for folder in (tmp_path, ".", "/"):
-        assert "is a folder: choose a file" in refused(benchmark, "--json", folder)
-    assert "cannot write to" in refused(benchmark, "--json", tmp_path / ("x" * 300))
+    assert "is a folder: choose a file" in refused(benchmark, "--json", tmp_path)
     assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["kept"]
-
-
-def test_an_earlier_report_outlives_a_failed_run(refused, tmp_path):
-    path = tmp_path / "bench.json"
-    path.write_text(json.dumps(REPORT), encoding="utf-8")
-    refused(benchmark, "--json", path, "--data-dir", "nowhere")
-    assert benchmark.read_report(path) == REPORT
 
 
 def test_rates_are_medians_of_rounds_in_turn(monkeypatch):
@@ -91,11 +75,6 @@ def test_rates_are_medians_of_rounds_in_turn(monkeypatch):
     assert "".join(calls) == "ab" * 6
 
 
-def test_ratios_say_how_many_times_better_ours_is():
-    assert benchmark.faster("step", "images/s", 200, 900, 3.0) == Row("step", "images/s", 200, 900, 4.5, 3.0)
-    assert benchmark.smaller("fast", "seconds", 900, 200) == Row("fast", "seconds", 900, 200, 4.5, None)
-
-
 def test_the_plain_way_is_plain(tiny):
     train, test = plain.plain_loaders(tiny.data, workers=0)
     assert len(train) == -(-len(tiny.data.train_images) // 128)
@@ -114,15 +93,15 @@ def test_the_plain_way_is_plain(tiny):
 
 def test_our_side_is_what_fit_does(tiny):
     ours = benchmark.Ours(CPU)
-    batches = benchmark.ready_batches(tiny, 2)[1]
+    batches = benchmark.ready_batches(tiny, 128)[1]
     before = [parameter.clone() for parameter in ours.network.parameters()]
-    assert ours.train(batches) == 256 == ours.test(batches)
+    assert ours.train(batches) == 512 == ours.test(batches)
     assert all(not torch.equal(a, b) for a, b in zip(before, ours.network.parameters(), strict=True))
     assert ours.accelerator.mixed_precision == hardware.make_accelerator("cpu").mixed_precision
 
 
 def test_both_sides_get_the_same_images(tiny):
-    plain_batches, our_batches = benchmark.ready_batches(tiny, 2, 64)
+    plain_batches, our_batches = benchmark.ready_batches(tiny, 64)
     for (images, labels), (ours, our_labels) in zip(plain_batches, our_batches, strict=True):
         assert torch.equal(images, ours) and torch.equal(labels, our_labels)
         assert images.is_contiguous() and ours.is_contiguous(memory_format=torch.channels_last)
@@ -161,8 +140,7 @@ def test_time_to_85_ends_with_the_first_epoch_that_reaches_it(tiny, monkeypatch,
 def test_a_report_reads_back_and_prints_its_table(tmp_path):
     path = tmp_path / "bench.json"
     path.write_text(json.dumps(REPORT), encoding="utf-8")
-    assert benchmark.read_report(path) == REPORT
-    assert benchmark.format_report(REPORT).splitlines() == [
+    assert benchmark.format_report(benchmark.read_report(path)).splitlines() == [
         "a CPU, 2 cores, 2026-11-24, Python 3.11.7, torch 2.15.0",
         "",
         "| row | what | plain | ours | ratio | at least |",
@@ -186,13 +164,8 @@ def test_a_run_writes_the_report_it_prints(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "ROUNDS", 1)
     monkeypatch.setattr(dataset, "load", lambda name, folder: tiny.data)
     path = tmp_path / "reports" / "bench.json"
-    arguments = ("--only", "test", "--seconds", 0.001, "--json", path)
-    benchmark.main([str(argument) for argument in arguments])
+    benchmark.main(["--only", "test", "--json", str(path)])
     report = benchmark.read_report(path)
     assert capsys.readouterr().out.strip() == benchmark.format_report(report)
     assert [row["name"] for row in report["rows"]] == ["test"]
     assert report["data"]["train"] == len(tiny.data.train_images)
-
-
-def test_the_reference_has_dropout_on_the_plain_side_only():
-    assert {layer.p for layer in S9Net().modules() if isinstance(layer, nn.Dropout)} == {0.0}

@@ -267,10 +267,10 @@ def test_doctored_copies_are_named(tmp_path, monkeypatch, capsys):
             shutil.copy(path, tmp_path)
     monkeypatch.setattr(report, "REPO", tmp_path)
     folder = tmp_path / "results" / "best"
-    assert report.check_readme(folder) == 0, capsys.readouterr().out
+    assert report.refresh_readme(folder, check=True) == 0, capsys.readouterr().out
     for name, (change, _) in DOCTORED.items():
         change(tmp_path / name)
-    assert report.check_readme(folder) == 1
+    assert report.refresh_readme(folder, check=True) == 1
     printed = capsys.readouterr().out
     for name, (_, line) in DOCTORED.items():
         assert line in printed, name

@@ -71,7 +71,7 @@ def test_the_handed_in_run_leads_the_page_and_the_authors_stay(fork, capsys):
     assert (fork / "S9.ipynb").read_text(encoding="utf-8") == "{}"
     others = {name for name in changed(fork) if not name.startswith(("results/handin/", "Images/"))}
     assert others == {"README.md", "S9.ipynb"}
-    assert report.check_readme(target) == 0
+    assert report.refresh_readme(target, check=True) == 0
 
 
 def test_a_run_that_cannot_be_handed_in_is_one_line_and_changes_nothing(fork, tmp_path):
