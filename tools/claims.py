@@ -29,8 +29,7 @@ from s9.settings import PRESETS
 from tools.audit import ACCURACY_LIMIT, PARAMETER_LIMIT
 
 RULES = ("blocks", "no pooling", "RF > 44", "depthwise", "dilated", "GAP", "< 200k")
-"""The assignment's rules on a network: blocks C1 C2 C3 C4 of three convolutions, strides or dilation between
-them, receptive field, depthwise separable and dilated convolution, global average pooling, parameters."""
+"""The assignment's rules on a network, as results/public.csv abbreviates them; see tools.audit."""
 
 OVER = ", over the limit"
 
@@ -55,8 +54,8 @@ class Mark(NamedTuple):
 def read_seeds(folder: Path) -> list[Run]:
     """A network's runs: the one in `folder`, then those in its seed-1, seed-2 and so on.
 
-    Raises UserError if one is not a whole run on CIFAR-10's test set, if its weights are another network's,
-    or if it differs from the first in more than the seed.
+    Raises UserError unless all are whole runs on CIFAR-10's test set, with their weights, and differ in the
+    seed alone.
     """
     others = sorted(folder.glob("seed-*"), key=lambda path: (len(path.name), path.name))
     first, *more = runs = [records.read(path) for path in (folder, *others)]
@@ -138,11 +137,11 @@ def _time(runs: Sequence[Run]) -> str:
 
 def _seed_by_seed(runs: Sequence[Run], texts: Sequence[str]) -> str:
     """The runs' texts; equal ones once, with their seeds if there are others."""
+    if len(set(texts)) == 1:
+        return texts[0]
     seeds: dict[str, list[str]] = {}
     for run, text in zip(runs, texts, strict=True):
         seeds.setdefault(text, []).append(str(run.settings.seed))
-    if len(seeds) == 1:
-        return texts[0]
     return "; ".join(f"seed {', '.join(numbers)}: {text}" for text, numbers in seeds.items())
 
 

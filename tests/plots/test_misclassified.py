@@ -83,7 +83,6 @@ def test_misclassified_draws_all_when_there_are_fewer(mistakes):
         ({"probabilities": np.zeros((5, 4))}, r"probabilities: .*\(5, 3\), got float64 \(5, 4\)"),
         ({"probabilities": np.full((5, 3), 2.0)}, "logits"),
         ({"images": make_images(5).astype(np.float32)}, "images: .* got float32"),
-        ({"count": 1}, "count: must be at least 2, got 1"),
     ],
 )
 def test_misclassified_refuses_bad_input_in_one_line(change, message):
