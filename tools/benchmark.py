@@ -142,17 +142,20 @@ def measure_step(bench: Bench) -> list[Row]:
         plain, ours = Plain(bench.device, name), Ours(bench.device, name)
         plain_batches, batches = ready_batches(bench, PRESETS[name].batch_size)
         precision, our_way = precision_of(ours.accelerator), partial(ours.train, batches)
-        what = f"step of {name}, float32 and {precision}"
-        rows.append(bench.compare("step", what, partial(plain.train, plain_batches), our_way, limit))
-        products = [matrix_product(bench, torch.float32), matrix_product(bench, getattr(torch, precision))]
+        ways = [
+            partial(plain.train, plain_batches),
+            our_way,
+            matrix_product(bench, torch.float32),
+            matrix_product(bench, getattr(torch, precision)),
+        ]
+        before, after, peak, our_peak = rates(ways, bench.seconds)
+        what = f"step of {name}, float32 and {precision}, images/s"
+        rows.append(Row("step", what, before, after, after / before, limit))
         # Forward once, backward twice that: towards the input and towards the weights.
         work = 3 * 2 * count_multiply_adds(plain.network)
-        shares = [
-            100 * work * rate / peak
-            for rate, peak in zip(rows[-1][2:4], rates(products, bench.seconds), strict=True)
-        ]
+        share, our_share = 100 * before * work / peak, 100 * after * work / our_peak
         what = f"step of {name}, % of the peak of a matrix product"
-        rows.append(Row("step", what, shares[0], shares[1], shares[1] / shares[0]))
+        rows.append(Row("step", what, share, our_share, our_share / share))
         if bench.on_gpu:
             eager = partial(Ours(bench.device, name, graph=False).train, batches)
             rows.append(
