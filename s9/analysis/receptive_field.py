@@ -106,10 +106,11 @@ def _table(plan: list[Operation], vertical: Measured, horizontal: Measured) -> l
         if step.counts or across.counts:
             table.append(_row(name, step, across))
     ends = vertical[1], horizontal[1]
-    if all(ends):
-        last = _row("output", *(Step(end, end, True) for end in ends))
-        if not table or table[-1].r_out != last.r_out:
-            table.append(last)
+    if not all(ends):
+        raise Unknown("its output depends on no pixel")
+    last = _row("output", *(Step(end, end, True) for end in ends))
+    if not table or table[-1].r_out != last.r_out:
+        table.append(last)
     return table
 
 

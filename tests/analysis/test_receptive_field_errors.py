@@ -49,6 +49,12 @@ def test_an_unknown_operation_is_no_number(name, capsys):
     assert_one_line(caught, capsys)
 
 
+def test_an_output_that_depends_on_no_pixel_is_refused():
+    network = Network(lambda n, x: n.a(x)[:, :, 1::2, 1::2], a=nn.ConvTranspose2d(3, 3, 1, 2))
+    with pytest.raises(UserError, match="its output depends on no pixel"):
+        receptive_field(network)
+
+
 def test_a_choice_by_the_values_of_an_image_is_refused():
     with pytest.raises(UserError, match="must not depend on the values"):
         receptive_field(Network(lambda n, x: n.a(x) if x.sum() > 0 else x, a=convolution(3)))
