@@ -109,7 +109,8 @@ def _load(image: Image.Image) -> Image.Image:
         if image.convert("L").histogram()[128] > image.width * image.height / 2:
             raise  # Most of the picture is missing, which the decoder leaves at this grey.
         problem = "the end of the file is missing: the pixels that it held are grey"
-        warnings.warn(f"{printable(image.filename or 'photo')}: {problem}", PhotoWarning, stacklevel=3)
+        name = getattr(image, "filename", "") or "photo"
+        warnings.warn(f"{printable(name)}: {problem}", PhotoWarning, stacklevel=3)
     return image
 
 
