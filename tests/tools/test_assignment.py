@@ -15,7 +15,6 @@ from s9 import records
 from s9.analysis.receptive_field import receptive_field
 from s9.analysis.summary import receptive_field_table, summary
 from s9.errors import UserError
-from s9.settings import Settings
 from tools import answers, report
 
 TO_HAND_IN = [name for name in ("reference", "best", "dilated") if (REPO / "results" / name).is_dir()]
@@ -62,7 +61,7 @@ def test_the_five_answers_are_the_live_sources(model, tmp_path):
     assert run.log.strip() in parts[3]
     assert "README.md" in parts[4] or "no web address yet" in parts[4]
     assert "NOT CIFAR-10" not in text
-    digits = run._replace(settings=Settings(model=model, dataset="digits"))
+    digits = make_run(tmp_path / "digits", model=model, dataset="digits")
     assert "(of DIGITS, NOT CIFAR-10)" in answers.qna(digits)
 
 
