@@ -102,7 +102,7 @@ def plot_accuracy(
                 axes.errorbar(mark.parameters, mark.accuracy, mark.spread, color=line["color"], capsize=6)
         _label(axes, marks, line["color"], align)
     sizes = [mark.parameters for mark in (*ours, *public)]
-    axes.set_xlim(min(sizes) / 3, max(*sizes, parameter_limit) * 1.8)
+    axes.set_xlim(min(sizes) / 4, max(*sizes, parameter_limit) * 2)
     edges = axes.get_xlim()
     ticks = [count for count in PARAMETER_TICKS if edges[0] < count < edges[1]]
     axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
