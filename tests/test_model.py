@@ -1,3 +1,4 @@
+import os
 import random
 import shutil
 import subprocess
@@ -68,8 +69,12 @@ for name in ("s9", "numpy", "torchsummary", "torchvision"):
 import model
 assert importlib.util.find_spec("utils") is None
 print(*(model.count_parameters(model.build(name)) for name in model.NETWORKS))"""
+    # Tests of several processes add the repository to PYTHONPATH.
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-c", program]
-    printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run(
+        command, cwd=tmp_path, env=alone, check=True, capture_output=True, text=True
+    ).stdout
     assert printed.split() == ["174352", "199856", "199856", "494368"]
 
 
