@@ -1,15 +1,16 @@
 """The assignment's dataset: the augmentations, the Dataset that applies them, the loaders.
 
-An image passes four files: the arrays of s9/data/sources.py, uint8 (n, 32, 32, 3), are drawn in batches
-(s9/data/batches.py), augmented by the Dataset below (s9/data/augment.py), and normalised and resized on the
-device (s9/data/device_loader.py).
+An image passes four files: the arrays of s9/data/sources.py, uint8 (n, 32, 32, 3), are drawn in batches and
+augmented by the Dataset below, with s9/data/augment.py, then normalised and resized on the device by
+s9/data/device_loader.py.
 """
 
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,7 +18,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from s9.data.augment import A, ToTensorV2, augment, check_transform, reseed
-from s9.data.batches import Batch, Batches
 from s9.data.cifar10 import MEAN, STD
 from s9.data.device_loader import Loader
 from s9.data.sources import DATASETS as DATASETS
@@ -100,6 +100,42 @@ def augmentations_alone(
     for transform in examples.values():
         reseed(transform, seed)
     return {name: lambda image, t=transform: t(image=image)["image"] for name, transform in examples.items()}
+
+
+class Batch(NamedTuple):
+    """The indices of a batch's images, and the seed of its augmentations."""
+
+    seed: int
+    indices: list[int]
+
+
+class Batches:
+    """A sampler of whole batches whose every random choice follows from (seed, epoch, batch number).
+
+    So any number of workers, and a resumed run, see the same images as a single process, and no two batches
+    share random numbers. Albumentations 2 by itself copies its generators into every worker: all workers then
+    augment alike, and alike again in the next epoch.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, shuffle: bool) -> None:
+        self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
+        self.epoch = self.first = 0
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def size(self, number: int) -> int:
+        """Images in a batch, by its number from 0; the last one may be smaller."""
+        return min(self.batch_size, self.count - number * self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = np.arange(self.count)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        for number in range(self.first, len(self)):
+            sequence = np.random.SeedSequence([self.seed, self.epoch, number])
+            indices = order[number * self.batch_size :][: self.batch_size]
+            yield Batch(int(sequence.generate_state(1, np.uint64)[0]), indices.tolist())
 
 
 class Images(Dataset):

@@ -9,10 +9,9 @@ from scipy.stats import binom, chi2
 
 import dataset
 import utils
-from dataset import Images, augmentations_alone, train_transform
+from dataset import Batches, Images, augmentations_alone, train_transform
 from s9 import records
 from s9.data.augment import reseed
-from s9.data.batches import Batches
 from s9.data.cifar10 import MEAN, STD
 from s9.engine.hardware import Hardware
 from s9.errors import UserError
