@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         if options.evaluate is not None:
+            if options.resume or options.out is not None:
+                raise UserError("--evaluate trains nothing: leave out --resume and --out")
             evaluate(options.evaluate, options.data_dir, options.device)
         else:
             train(options)

@@ -76,6 +76,10 @@ def test_the_help_tells_every_presets_defaults(capsys):
         (["--preset", "slow"], "unknown preset 'slow': choose one of reference, best, dilated, fast"),
         (["--data-dir", "nowhere"], "data folder nowhere does not exist"),
         (["--evaluate", "nowhere"], "is not the record of a run"),
+        (
+            ["--evaluate", "results/best", "--resume"],
+            "--evaluate trains nothing: leave out",
+        ),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
 )

@@ -102,7 +102,7 @@ def cifar10(cache: Path | None = None) -> Path:
                 return cache
             except requests.RequestException as error:
                 # requests nests its causes, the last one innermost: "...: Read timed out. (read timeout=10)".
-                reason = str(error).rpartition(": ")[2].partition("(")[0].rstrip(" ')\"")
+                reason = str(error).rpartition(": ")[2].partition("(")[0].strip(" ')\"")
             except ValueError:  # Of pooch.
                 reason = "wrong checksum"
             reasons.append(f"{source.name} failed ({reason})")
@@ -111,10 +111,9 @@ def cifar10(cache: Path | None = None) -> Path:
             f"the cache folder {cache} cannot be used ({error.strerror or error}): "
             "name another with --data-dir or CIFAR10_DIR"
         ) from error
-    lines = "\n  ".join(["CIFAR-10 could not be downloaded:", *reasons])
     raise UserError(
-        f"{lines}\nDownload {CIFAR10.filename} by other means and put it into {cache}, or name a folder "
-        "that holds CIFAR-10 with --data-dir or CIFAR10_DIR, or use --dataset digits."
+        f"CIFAR-10 could not be downloaded: {', '.join(reasons)}; put {CIFAR10.filename} into {cache}, or "
+        "name a folder that holds CIFAR-10 with --data-dir or CIFAR10_DIR, or use --dataset digits"
     )
 
 

@@ -84,7 +84,7 @@ def test_refused_connection_and_unknown_host(mirrors, tmp_path):
             Source(name, ((f"http://{place}/x", CIFAR10.filename, f"md5:{md5(ARCHIVE)}"),))
             for name, place in places.items()
         ]
-        with pytest.raises(UserError, match=r"refused failed \(.*[Rr]efused\)\n  unknown failed \(.+\)\n"):
+        with pytest.raises(UserError, match=r"refused failed \(.*[Rr]efused\), unknown failed \(.+\); put"):
             fill(tmp_path, *sources)
 
 
@@ -95,13 +95,11 @@ def test_a_source_may_crawl_down_to_its_own_minimum(mirrors, tmp_path):
 def test_all_fail(mirrors, tmp_path, capsys):
     with pytest.raises(UserError) as caught:
         fill(tmp_path, mirrors.archive("missing"), mirrors.parquet(train="html"))
-    assert str(caught.value).splitlines() == [
-        "CIFAR-10 could not be downloaded:",
-        "  missing failed (HTTP 404)",
-        "  parquet failed (wrong checksum)",
-        f"Download cifar-10-python.tar.gz by other means and put it into {tmp_path}, or name a folder that "
-        "holds CIFAR-10 with --data-dir or CIFAR10_DIR, or use --dataset digits.",
-    ]
+    assert str(caught.value) == (
+        "CIFAR-10 could not be downloaded: missing failed (HTTP 404), parquet failed (wrong checksum); put "
+        f"cifar-10-python.tar.gz into {tmp_path}, or name a folder that holds CIFAR-10 with --data-dir or "
+        "CIFAR10_DIR, or use --dataset digits"
+    )
     assert capsys.readouterr().out.count("trying the next") == 1
     assert leftovers(tmp_path) == []
 
