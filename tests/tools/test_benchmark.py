@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 import dataset
+import model
 import utils
 from dataset import loaders
+from s9.analysis.summary import count_multiply_adds
 from s9.engine import hardware
 from s9.errors import UserError
 from s9.records import Epoch
@@ -117,8 +119,14 @@ def test_each_measurement_gives_its_rows(tiny, monkeypatch, name, limits):
     assert [row.limit for row in rows] == limits
     for row in rows:
         assert row.name == name and row.plain > 0 and row.ratio == row.ours / row.plain
-    if name == "step":
-        assert all(0 < share < 100 for share in (*rows[1][2:4], *rows[3][2:4]))
+
+
+def test_the_share_of_the_peak_counts_forward_and_backward(tiny, monkeypatch):
+    monkeypatch.setattr(benchmark, "rates", lambda *_: [2.0, 3.0, 1e9, 4e9])
+    rows = benchmark.measure_step(tiny)
+    for name, row in (("reference", rows[1]), ("best", rows[3])):
+        percent_an_image = 100 * 6 * count_multiply_adds(model.build(name)) / 1e9
+        assert row[2:5] == pytest.approx((2 * percent_an_image, 3 / 4 * percent_an_image, 3 / 8))
 
 
 @pytest.mark.parametrize(
