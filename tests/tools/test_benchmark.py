@@ -93,6 +93,25 @@ def test_the_plain_way_is_plain(tiny):
     assert {parameter.dtype for parameter in after} == {torch.float32}
 
 
+def test_a_plain_training_is_recorded_and_continued(tiny, tmp_path):
+    data = tiny.data._replace(
+        train_images=tiny.data.train_images[:200], train_labels=tiny.data.train_labels[:200]
+    )
+    whole, parts = tmp_path / "whole" / "plain.json", tmp_path / "parts" / "plain.json"
+    for file, stops in ((whole, [3]), (parts, [1, 3])):
+        file.parent.mkdir()
+        for epochs in stops:
+            plain.train_recorded(data, CPU, file, epochs)
+    expected, record = (json.loads(file.read_text(encoding="utf-8")) for file in (whole, parts))
+    for row in (*expected["epochs"], *record["epochs"]):
+        assert row.pop("seconds") > 0
+    assert [row["epoch"] for row in record["epochs"]] == [1, 2, 3]
+    assert record == expected and record["precision"] == "float32" and record["data"] == data.facts()
+    (parts.parent / "checkpoint-plain.pt").unlink()
+    with pytest.raises(UserError, match="beside it: choose another file"):
+        plain.train_recorded(data, CPU, parts)
+
+
 def test_our_side_is_what_fit_does(tiny):
     ours = benchmark.Ours(CPU)
     batches = benchmark.ready_batches(tiny, 128)[1]
