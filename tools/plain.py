@@ -96,8 +96,8 @@ class Plain:
 def train_recorded(data: Data, device: torch.device, file: Path, epochs: int = EPOCHS) -> None:
     """Trains `reference` by the plain recipe; writes the facts, and a row for each epoch, to `file`.
 
-    Every epoch has its own seed: a run that was stopped continues, from the checkpoint beside `file`, as if it
-    had not been. Raises UserError if there is a file without a checkpoint.
+    Every epoch has its own seed: a run that was stopped continues, from the checkpoint beside `file`, as if
+    nothing had happened. Raises UserError if there is a file without a checkpoint, or one of other data.
     """
     checkpoint = file.with_name("checkpoint-plain.pt")
     torch.manual_seed(0)
@@ -105,10 +105,14 @@ def train_recorded(data: Data, device: torch.device, file: Path, epochs: int = E
     images = cast(PlainImages, train_loader.dataset)
     record = records.collect_facts(data.facts(), device, "float32", workers=0) | {"epochs": []}
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        try:
+            state = torch.load(checkpoint, map_location=device, weights_only=True)
+        except Exception as error:  # The file may hold anything.
+            raise UserError(f"{checkpoint} is damaged: delete it and {file}, and train again") from error
         plain.network.load_state_dict(state["network"])
         plain.optimizer.load_state_dict(state["optimizer"])
         record = state["record"]
+        records.check_data(record["data"], data.facts())
     elif file.exists():
         raise UserError(f"{file} exists, and no {checkpoint.name} beside it: choose another file")
     for epoch in range(len(record["epochs"]) + 1, epochs + 1):

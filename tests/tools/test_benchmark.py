@@ -107,6 +107,11 @@ def test_a_plain_training_is_recorded_and_continued(tiny, tmp_path):
         assert row.pop("seconds") > 0
     assert [row["epoch"] for row in record["epochs"]] == [1, 2, 3]
     assert record == expected and record["precision"] == "float32" and record["data"] == data.facts()
+    with pytest.raises(UserError, match="trained on other data"):
+        plain.train_recorded(tiny.data, CPU, parts)
+    (parts.parent / "checkpoint-plain.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match="is damaged: delete it"):
+        plain.train_recorded(data, CPU, parts)
     (parts.parent / "checkpoint-plain.pt").unlink()
     with pytest.raises(UserError, match="beside it: choose another file"):
         plain.train_recorded(data, CPU, parts)
