@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from small import small_data
 from torch import nn
 
 import dataset
@@ -94,9 +95,7 @@ def test_the_plain_way_is_plain(tiny):
 
 
 def test_a_plain_training_is_recorded_and_continued(tiny, tmp_path):
-    data = tiny.data._replace(
-        train_images=tiny.data.train_images[:200], train_labels=tiny.data.train_labels[:200]
-    )
+    data = small_data()
     whole, parts = tmp_path / "whole" / "plain.json", tmp_path / "parts" / "plain.json"
     for file, stops in ((whole, [3]), (parts, [1, 3])):
         file.parent.mkdir()
