@@ -1,14 +1,8 @@
 """Measures what this repository gains over a plain recipe, both in turns, in one run on one machine.
 
-    python -m tools.benchmark                     every row: ten minutes on two cores, five with a GPU
-    python -m tools.benchmark --only data         one row
-    python -m tools.benchmark --json FILE         for programs
-
-Profile of a training step of `reference`, by torch.profiler on two cores of an AMD EPYC, in bfloat16, batches
-of 128: convolutions backward 53%, convolutions forward 21%, BatchNorm 15%, ReLU 5%, the rest (casts, pooling,
-loss, optimizer) 6%. Tried and left out: torch.compile, 1.16 times the images/s there, but 36 seconds for each
-size of image, and a C++ compiler; ReLU in place, an allocator that keeps its pages, inference mode and larger
-test batches made no difference.
+python -m tools.benchmark                     every row: ten minutes on two cores, five with a GPU
+python -m tools.benchmark --only data         one row
+python -m tools.benchmark --json FILE         for programs
 """
 
 import contextlib
@@ -18,7 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -42,7 +36,7 @@ from s9.engine.step import GraphedStep
 from s9.errors import CommandParser, RunError, UserError
 from s9.settings import PRESETS
 from tools.audit import ACCURACY_LIMIT
-from tools.claims import table
+from tools.claims import first_passing_epoch, table, versions
 from tools.plain import BATCH_SIZE, Plain, plain_loaders
 
 SEED_EPOCHS = 58
@@ -86,14 +80,16 @@ def rates(ways: list[Way], seconds: float) -> list[float]:
     """Images/s of each way, the median of rounds in which they take turns; the first call is not timed."""
     for way in ways:
         way()
-    measured: list[list[float]] = [[] for _ in ways]
-    for _ in range(ROUNDS):
-        for way, results in zip(ways, measured, strict=True):
-            images, started = 0, time.perf_counter()
-            while (passed := time.perf_counter() - started) < seconds or not images:
-                images += way()
-            results.append(images / passed)
-    return [statistics.median(results) for results in measured]
+    rounds = [[rate(way, seconds) for way in ways] for _ in range(ROUNDS)]
+    return [statistics.median(results) for results in zip(*rounds, strict=True)]
+
+
+def rate(way: Way, seconds: float) -> float:
+    """Images/s of calls that take this time together, or of a single longer one."""
+    images, started = 0, time.perf_counter()
+    while (passed := time.perf_counter() - started) < seconds or not images:
+        images += way()
+    return images / passed
 
 
 class Ours:
@@ -110,8 +106,8 @@ class Ours:
 
     def train(self, batches: list | Loader) -> int:
         """Takes a step a batch; returns the number of images. Raises RunError if capturing failed."""
-        parts = self.prepared, batches, self.optimizer, self.scheduler, self.accelerator
         progress = Progress()
+        parts = self.prepared, batches, self.optimizer, self.scheduler, self.accelerator
         with contextlib.redirect_stdout(io.StringIO()) as output:
             utils.train(*parts, 0.1, progress, step=self.step)
         if self.step is not None and self.step.failed:
@@ -135,9 +131,8 @@ def ready_batches(bench: Bench, size: int) -> tuple[list, list]:
     return [(images.contiguous(), labels) for images, labels in ours], ours
 
 
-def measure_step(bench: Bench) -> list[Row]:
+def measure_step(bench: Bench) -> Iterator[Row]:
     """Training steps on batches that are on the device already, and their share of the device's peak."""
-    rows = []
     for name, limit in (("reference", 3.0), ("best", None)):
         plain, ours = Plain(bench.device, name), Ours(bench.device, name)
         plain_batches, batches = ready_batches(bench, PRESETS[name].batch_size)
@@ -150,18 +145,15 @@ def measure_step(bench: Bench) -> list[Row]:
         ]
         before, after, peak, our_peak = rates(ways, bench.seconds)
         what = f"step of {name}, float32 and {precision}, images/s"
-        rows.append(Row("step", what, before, after, after / before, limit))
+        yield Row("step", what, before, after, after / before, limit)
         # Forward once, backward twice that: towards the input and towards the weights.
         work = 3 * 2 * count_multiply_adds(plain.network)
         share, our_share = 100 * before * work / peak, 100 * after * work / our_peak
         what = f"step of {name}, % of the peak of a matrix product"
-        rows.append(Row("step", what, share, our_share, our_share / share))
+        yield Row("step", what, share, our_share, our_share / share)
         if bench.on_gpu:
             eager = partial(Ours(bench.device, name, graph=False).train, batches)
-            rows.append(
-                bench.compare("step", f"step of {name} without and with a CUDA graph", eager, our_way)
-            )
-    return rows
+            yield bench.compare("step", f"step of {name} without and with a CUDA graph", eager, our_way)
 
 
 def matrix_product(bench: Bench, dtype: torch.dtype) -> Way:
@@ -176,30 +168,28 @@ def matrix_product(bench: Bench, dtype: torch.dtype) -> Way:
     return multiply
 
 
-def measure_test(bench: Bench) -> list[Row]:
+def measure_test(bench: Bench) -> Iterator[Row]:
     """The test pass of `reference`, float32 on both sides, on batches that are on the device already."""
     plain_batches, batches = ready_batches(bench, 250)
     ways = partial(Plain(bench.device).test, plain_batches), partial(Ours(bench.device).test, batches)
-    return [bench.compare("test", "test pass of the reference", *ways)]
+    yield bench.compare("test", "test pass of the reference", *ways)
 
 
-def measure_data(bench: Bench) -> list[Row]:
+def measure_data(bench: Bench) -> Iterator[Row]:
     """Augmented batches on the device, from one worker; beside a GPU also from as many as fit() starts."""
 
     def take(loader: DataLoader | Loader) -> int:
         return sum(len(images.to(bench.device)) for images, _ in loader)
 
-    rows = []
     for workers in sorted({1, max(1, default_workers(bench.device))}):
         data = first_images(bench.data, 12_800 * workers)
         plain, _ = plain_loaders(data, workers)
         ours, _ = loaders(data, BATCH_SIZE, workers=workers, device=bench.device)
         what, limit = f"augmented batches, {workers} workers", 3.0 if workers == 1 else None
-        rows.append(bench.compare("data", what, partial(take, plain), partial(take, ours), limit))
-    return rows
+        yield bench.compare("data", what, partial(take, plain), partial(take, ours), limit)
 
 
-def measure_epoch(bench: Bench) -> list[Row]:
+def measure_epoch(bench: Bench) -> Iterator[Row]:
     """An epoch of the notebook's network, loader and training together, on 32-pixel images."""
     workers = default_workers(bench.device)
     data = first_images(bench.data, 25_600 if bench.on_gpu else 1_280)
@@ -207,22 +197,22 @@ def measure_epoch(bench: Bench) -> list[Row]:
     loader, _ = loaders(data, PRESETS["best"].batch_size, workers=workers, device=bench.device)
     plain = partial(Plain(bench.device, "best").train, plain_loader)
     ours = partial(Ours(bench.device, "best").train, loader)
-    return [bench.compare("epoch", "epoch of best with its loader", plain, ours)]
+    yield bench.compare("epoch", "epoch of best with its loader", plain, ours)
 
 
-def measure_fast(bench: Bench) -> list[Row]:
+def measure_fast(bench: Bench) -> Iterator[Row]:
     """Seconds to 85%: the plain recipe for the epochs that the seed needed, and `--preset fast`."""
     before = plain_epoch_seconds(bench)
     with tempfile.TemporaryDirectory() as folder:
         here = Hardware(bench.device.type)
         history = utils.fit(PRESETS["fast"], bench.data, Path(folder), hardware=here).history
-    reached = next((row.epoch for row in history if row.test_accuracy >= ACCURACY_LIMIT), None)
+    reached = first_passing_epoch(history)
     seconds = sum(row.seconds for row in history[:reached]) if reached else float("inf")
     # Before and after ours: a machine's speed drifts within minutes.
     plain = SEED_EPOCHS * statistics.mean([before, plain_epoch_seconds(bench)])
     fast = f"{reached or 'never in any'} of --preset fast"
     what = f"seconds to {ACCURACY_LIMIT:g}%: {SEED_EPOCHS} plain epochs, {fast}"
-    return [Row("fast", what, plain, seconds, plain / seconds, 40.0)]
+    yield Row("fast", what, plain, seconds, plain / seconds, 40.0)
 
 
 def plain_epoch_seconds(bench: Bench) -> float:
@@ -238,7 +228,7 @@ def plain_epoch_seconds(bench: Bench) -> float:
     return total
 
 
-MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
+MEASUREMENTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "step": measure_step,
     "test": measure_test,
     "data": measure_data,
@@ -275,12 +265,10 @@ def main(arguments: list[str] | None = None) -> None:
     print(format_report(report))
 
 
-def read_report(path: Path) -> dict:
-    """What --json wrote. Raises UserError if it is missing or is none."""
+def read_report(path: Path) -> str:
+    """The table of a report that --json wrote. Raises UserError if it is missing or is none."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        format_report(report)
-        return report
+        return format_report(json.loads(path.read_text(encoding="utf-8")))
     except Exception as error:  # The file may hold anything.
         raise UserError(
             f"{path} is not a report of the benchmark ({error}): write it anew with --json"
@@ -289,7 +277,6 @@ def read_report(path: Path) -> dict:
 
 def format_report(report: dict) -> str:
     """A report as one Markdown table, the machine, versions and date above it."""
-    versions = ", ".join(f"{package} {version}" for package, version in report["versions"].items())
     rows = [
         {
             "row": row.name,
@@ -301,7 +288,7 @@ def format_report(report: dict) -> str:
         }
         for row in (Row(**row) for row in report["rows"])
     ]
-    machine = f"{report['device']}, {report['started']}, Python {report['python']}, {versions}"
+    machine = f"{report['device']}, {report['started']}, {versions(report)}"
     return f"{machine}\n\n{table(rows, ('plain', 'ours', 'ratio', 'at least'))}"
 
 

@@ -24,7 +24,7 @@ from s9.analysis.receptive_field import Row, receptive_field
 from s9.analysis.summary import count_multiply_adds
 from s9.engine.progress import in_words
 from s9.errors import UserError
-from s9.records import Run
+from s9.records import Epoch, Run
 from s9.settings import PRESETS
 from tools.audit import ACCURACY_LIMIT, PARAMETER_LIMIT
 
@@ -91,7 +91,7 @@ def _check_whole(run: Run, validation: bool) -> None:
     try:
         _row([run])
         _images(run)
-        _told([run], _versions)
+        _told([run], versions)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         path, reason = run.folder / records.SETTINGS, f"{type(error).__name__}: {error}"
         raise UserError(f"{path} lacks a fact of the run ({reason}): {records.DAMAGED}") from error
@@ -113,6 +113,11 @@ def accuracy(runs: Sequence[Run]) -> tuple[float, float | None]:
     """Mean and sample standard deviation (None for one run) of the last epochs' accuracies, percent."""
     values = [run.history[-1].test_accuracy for run in runs]
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def first_passing_epoch(history: Sequence[Epoch]) -> int | None:
+    """The first epoch whose test accuracy the assignment accepts; None if there is none."""
+    return next((row.epoch for row in history if row.test_accuracy >= ACCURACY_LIMIT), None)
 
 
 def sampling_error(accuracy: float, images: int) -> float:
@@ -163,7 +168,8 @@ def _told(runs: Sequence[Run], tell: Callable[[dict], str]) -> str:
 DEVICE, COMMIT = "{device}, {precision}".format_map, "`{commit}`".format_map
 
 
-def _versions(facts: dict) -> str:
+def versions(facts: dict) -> str:
+    """Of Python and of the packages, from the facts of a run."""
     return ", ".join([f"Python {facts['python']}", *(" ".join(pair) for pair in facts["versions"].items())])
 
 
@@ -279,8 +285,8 @@ def results_table(run: Run) -> str:
     """The result of a run and the facts that belong to it, as a Markdown table of one fact a row."""
     network, row = _network_row(run.settings.model), _row([run])
     name, result = "Validation" if run.settings.validation else "Test", run.history[-1].test_accuracy
-    above = next((row.epoch for row in run.history if row.test_accuracy >= ACCURACY_LIMIT), None)
-    reached = f"first reached in epoch {above}" if above else "not reached"
+    passing = first_passing_epoch(run.history)
+    reached = f"first reached in epoch {passing}" if passing else "not reached"
     rows = {
         f"{name} accuracy, last epoch": f"{accuracy_text([run])} of {_images(run)}",
         "Sampling error": f"{sampling_error(result, run.facts['data']['test']):.2f} points",
@@ -292,7 +298,7 @@ def results_table(run: Run) -> str:
         "Device": f"{row['device, precision']}; the last test in float32",
         "Time": f"{row['time']}, tests included",
         "Data": f"fingerprint `{run.facts['data']['fingerprint']}`",
-        "Versions": _told([run], _versions),
+        "Versions": _told([run], versions),
         "Commit": row["commit"],
         "Command": row["command"],
     }

@@ -112,7 +112,7 @@ def readme_parts(folder: Path) -> dict[str, str]:
         "shorter": claims.runs_table(shorter),
         "trials": claims.runs_table(claims.read_trials(results / "trials")),
         "public": claims.marks_table(claims.read_marks(results / "public.csv")),
-        "benchmark": benchmark.format_report(benchmark.read_report(results / "bench.json")),
+        "benchmark": benchmark.read_report(results / "bench.json"),
     }
 
 
