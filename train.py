@@ -23,7 +23,7 @@ from s9.errors import CommandParser, Interrupted, RunError, UserError, option
 from s9.settings import PRESETS, Settings, preset
 
 FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
-"""Whether this is the first process of `accelerate launch`, or the only one; only the first prints."""
+"""Whether this is the first process of `accelerate launch`, or the only one; others print no error."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -159,8 +159,6 @@ def train(options: argparse.Namespace) -> None:
     tracker = Tracker(options.track) if options.track else lambda run: None
     data = load(options.dataset, options.data_dir)
     settings = replace(settings, dataset=data.name)
-    if FIRST_PROCESS:
-        print(f"Recipe: preset {recipe}", flush=True)
     utils.fit(
         settings,
         data,
@@ -169,6 +167,7 @@ def train(options: argparse.Namespace) -> None:
         hardware=Hardware(options.device, options.precision, options.workers, not options.no_graph),
         after_epoch=tracker,
         init=options.init,
+        heading=f"Recipe: preset {recipe}\n",
     )
 
 
@@ -177,10 +176,10 @@ def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.
     run = records.read(folder)
     data = load_recorded(run.settings.dataset, run.facts.get("data", {}), data_dir)
     data = data.validation() if run.settings.validation else data
+    network = utils.trained_network(run, None, device)
     recorded, here = run.facts["data"]["fingerprint"], data.fingerprint()
     if here != recorded:
         print(f"These are other data (fingerprint {here}) than the run's ({recorded}): scores may differ")
-    network = utils.trained_network(run, None, device)
     _, test_loader = loaders(data, device=next(network.parameters()).device)
     return utils.test(network, test_loader, "Validation" if run.settings.validation else "Test")
 

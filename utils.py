@@ -199,6 +199,7 @@ def fit(
     after_epoch: Callable[[Run], None] = lambda run: None,
     transform: A.Compose | None = None,
     init: Path | None = None,
+    heading: str = "",
 ) -> Trained:
     """Trains the network that the settings name, from its seed, and tests it after every epoch.
 
@@ -213,6 +214,7 @@ def fit(
     transform: an Albumentations Compose for the training images in place of dataset.train_transform, see
     check_transform; it overrides settings.augmentation and settings.shift, and the record holds it.
     init: folder of a run to take the initial weights from, see finetune.py.
+    heading: printed above the run's first line, once nothing is refused any more.
 
     Tests run in the precision of training, the last one in float32: it is the result. Several processes
     (accelerate launch) share each batch; the main process writes the folder.
@@ -259,12 +261,13 @@ def fit(
     if accelerator.scaler:
         parts["scaler"] = accelerator.scaler
     state = RunState(Run(folder, settings, facts, [], ""), parts, accelerator)
-    what = f"{settings.model} on {data.name} for {settings.epochs} epochs, seed {settings.seed}"
-    accelerator.print(f"{what}: {'resumed' if resume else 'saved'} in {folder}\n", flush=True)
     if resume:
         state.restore()
     else:
         state.save()  # From here on the run can be resumed.
+    what = f"{settings.model} on {data.name} for {settings.epochs} epochs, seed {settings.seed}"
+    begun = f"{heading}{what}: {'resumed' if resume else 'saved'} in {folder}\n\n"
+    accelerator.print(begun + state.run.log, end="", flush=True)
     one_gpu = device.type == "cuda" and accelerator.distributed_type == DistributedType.NO
     graphed = one_gpu and hardware.graph
     step = GraphedStep(network, settings.batch_size, facts["precision"]) if graphed else None

@@ -129,10 +129,12 @@ def refused(capsys):
     """refused(command, argument, ...): the one line that a refused command of a module prints."""
 
     def refuse(command, *arguments):
+        capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             command.main([str(argument) for argument in arguments])
         assert ended.value.code == 2
-        line = capsys.readouterr().err
+        printed, line = capsys.readouterr()
+        assert printed == ""
         assert line.startswith(f"{program(command)}: error: ")
         assert line.count("\n") == 1
         return line

@@ -69,7 +69,7 @@ class RunState:
             ) from error
 
     def restore(self) -> None:
-        """Continues from the newest checkpoint in the run's folder, and prints the log so far.
+        """Continues from the newest checkpoint in the run's folder.
 
         Raises UserError if no checkpoint is usable or if it does not fit the parts.
         """
@@ -89,7 +89,6 @@ class RunState:
         except Exception as error:  # load_state_dict of a changed network raises various types.
             problem = f"{self.run.folder / records.CHECKPOINT} belongs to another network or machine"
             raise UserError(f"{problem} ({' '.join(str(error).split())[:120]}): start a new run") from error
-        self.accelerator.print(self.run.log, end="")
         if self.accelerator.is_main_process:
             self._write_records()  # A kill between checkpoint and records leaves the older records.
 
