@@ -74,9 +74,7 @@ def make_parser() -> CommandParser:
         "The options below change single settings of it",
     )
     what.add_argument("--model", help=f"network: one of {', '.join(NETWORKS)}; default: the preset's")
-    what.add_argument(
-        "--init", type=Path, metavar="RUN", help="start from the weights of this run folder (fine-tuning)"
-    )
+    what.add_argument("--init", type=Path, metavar="RUN", help="start from this run's weights (fine-tuning)")
     what.add_argument(
         "--dataset",
         default="auto",
@@ -86,9 +84,8 @@ def make_parser() -> CommandParser:
     what.add_argument(
         "--data-dir",
         metavar="DIR",
-        help="folder with CIFAR-10 (cifar-10-batches-py or two parquet files) or CIFAR-100 "
-        "(cifar-100-python); default for CIFAR-10: the environment variable CIFAR10_DIR, else it is "
-        "downloaded once",
+        help="folder with CIFAR-10 (cifar-10-batches-py or two parquet files; default: the environment "
+        "variable CIFAR10_DIR, else it is downloaded once) or CIFAR-100 (cifar-100-python)",
     )
     how = parser.add_argument_group("settings")
     for setting in fields(Settings):
@@ -96,34 +93,14 @@ def make_parser() -> CommandParser:
             _add_option(how, setting)
     where = parser.add_argument_group("where")
     where.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)} (%(default)s)")
-    where.add_argument(
-        "--precision",
-        default="auto",
-        help=f"of training: auto (default) uses the fastest here; or {', '.join(PRECISIONS)}",
-    )
-    where.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes that augment; default: with a GPU one fewer than there are cores, else 0",
-    )
-    where.add_argument(
-        "--no-graph", action="store_true", help="on CUDA, do not capture the training step as a CUDA graph"
-    )
-    where.add_argument(
-        "--out", type=Path, metavar="DIR", help="run folder; default: the next free runs/MODEL-DATASET-N"
-    )
-    where.add_argument(
-        "--track", metavar="NAME", help="also send the curves to a tracker: tensorboard, wandb, ..."
-    )
-    where.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the run in --out; without --out, the one saved last in runs/",
-    )
-    where.add_argument(
-        "--evaluate", type=Path, metavar="RUN", help="test the weights of this run folder, without training"
-    )
+    where.add_argument("--precision", default="auto", help=f"auto (the fastest), or {', '.join(PRECISIONS)}")
+    workers = "processes that augment; default: with a GPU one fewer than there are cores, else 0"
+    where.add_argument("--workers", type=int, metavar="N", help=workers)
+    where.add_argument("--no-graph", action="store_true", help="capture no CUDA graph of the training step")
+    where.add_argument("--out", type=Path, metavar="DIR", help="run folder; default: runs/MODEL-DATASET-N")
+    where.add_argument("--track", metavar="NAME", help="also send the curves to tensorboard, wandb, ...")
+    where.add_argument("--resume", action="store_true", help="continue the run in --out, else the last one")
+    where.add_argument("--evaluate", type=Path, metavar="RUN", help="only test the weights of this run")
     return parser
 
 

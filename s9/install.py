@@ -4,21 +4,22 @@ Needs the standard library and pip alone: it runs before anything is installed.
 """
 
 import importlib
-import re
 import subprocess
 import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
+from pip._vendor.packaging.requirements import Requirement
+from pip._vendor.packaging.utils import canonicalize_name
+
 REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
 KERNEL = ("jupyter", "ipykernel", "ipython", "papermill", "traitlets", "tornado", "pyzmq")
 """What the names of a running kernel's packages begin with: their installed versions stay."""
 
 
-def unmet(requirements: Path = REQUIREMENTS) -> list[str]:
-    """The lines of a requirements file that no installed version fits; without the kernel's packages."""
-    from pip._vendor.packaging.requirements import Requirement  # Only pip is certain to be installed.
+def unmet() -> list[str]:
+    """The lines of requirements.txt that no installed version fits; without the kernel's packages."""
 
     def met(line: str) -> bool:
         needed = Requirement(line)
@@ -27,7 +28,7 @@ def unmet(requirements: Path = REQUIREMENTS) -> list[str]:
         except PackageNotFoundError:
             return False
 
-    lines = [line.split("#")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
+    lines = [line.split("#")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if line and not line.startswith(KERNEL) and not met(line)]
 
 
@@ -40,8 +41,8 @@ def install_missing() -> None:
     if not lines:
         return
     print("installing", ", ".join(lines), flush=True)
-    changing = {_plain(re.match(r"[\w.-]+", line)[0]) for line in lines}
-    installed = {_plain(one.metadata["Name"]) for one in distributions() if one.metadata["Name"]}
+    changing = {canonicalize_name(Requirement(line).name) for line in lines}
+    installed = {canonicalize_name(one.metadata["Name"]) for one in distributions() if one.metadata["Name"]}
     kept = [name for name in installed - changing if name.startswith((*KERNEL, "torch"))]
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
@@ -49,11 +50,6 @@ def install_missing() -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
         done = subprocess.run([*pip, *lines], stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        reason = done.stderr.strip().rpartition("\n")[2]
         sys.exit(f"pip cannot install {', '.join(lines)} ({reason}): install them, then restart the kernel")
     importlib.invalidate_caches()
-
-
-def _plain(name: str) -> str:
-    """A package's name as pip compares it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
