@@ -3,7 +3,7 @@
 The one-cycle schedule of the learning rate is in engine/optimizer.py; its shape is `Settings.rise`.
 """
 
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any
 
@@ -53,37 +53,25 @@ class Settings:
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            _check(setting, getattr(self, setting.name))
+            value, kind = getattr(self, setting.name), type(setting.default)
+            low, high = setting.metadata["low"], setting.metadata["high"]
+            fits = isinstance(value, (int, float) if kind is float else kind)
+            if not fits or isinstance(value, bool) != (kind is bool):
+                raise UserError(f"{option(setting.name)} must be {KINDS[kind]}, got {value!r}")
+            if low is not None and not low <= value <= high:
+                limit = f"at most {high:,}" if value > high else f"at least {low}"
+                raise UserError(f"{option(setting.name)} must be {limit}, got {value}")
 
 
 KINDS = {str: "a name", int: "a whole number", float: "a number", bool: "true or false"}
 
-
-def _check(setting: Field, value: Any) -> None:
-    kind, low, high = type(setting.default), setting.metadata["low"], setting.metadata["high"]
-    fits = isinstance(value, (int, float) if kind is float else kind)
-    if not fits or isinstance(value, bool) != (kind is bool):
-        raise UserError(f"{option(setting.name)} must be {KINDS[kind]}, got {value!r}")
-    if low is not None and not low <= value <= high:
-        limit = f"at most {high:,}" if value > high else f"at least {low}"
-        raise UserError(f"{option(setting.name)} must be {limit}, got {value}")
-
-
 MUON = Settings(batch_size=256, learning_rate=0.4, bias_rate=4, muon_rate=0.02, first_size=20)
+SGD = Settings(batch_size=256, learning_rate=0.4, bias_rate=16, weight_decay=2e-3, first_size=16)
 PRESETS = {
     "reference": Settings(),
     "best": replace(MUON, model="best", epochs=72, shift=0.125),
     "dilated": replace(MUON, model="dilated", epochs=40, augmentation=0.3),
-    "fast": replace(
-        MUON,
-        model="fast",
-        epochs=12,
-        bias_rate=16,
-        muon_rate=0.0,
-        weight_decay=2e-3,
-        augmentation=0.1,
-        first_size=16,
-    ),
+    "fast": replace(SGD, model="fast", epochs=12, augmentation=0.1),
 }
 """Network and recipe together, by name."""
 
@@ -137,7 +125,7 @@ def short_run(device: str) -> int:
 
 
 def whole_number(text: str | int, name: str) -> int:
-    """A setting given as text, such as an environment variable. Raises UserError if it is no whole number."""
+    """A setting that may be text, as environment variables are. Raises UserError if it is no whole number."""
     try:
         return int(str(text))  # Not int(text), which would truncate 2.5 to 2.
     except ValueError as error:
