@@ -1,6 +1,6 @@
 """What only Google Colab offers: Google Drive, the notebook as it stands, a download in the browser."""
 
-import importlib.util
+import sys
 from pathlib import Path
 
 from s9.engine.progress import VIEW
@@ -10,10 +10,7 @@ DRIVE = "/content/drive"
 
 def in_colab() -> bool:
     """Whether this code runs in Google Colab."""
-    try:
-        return importlib.util.find_spec("google.colab") is not None
-    except ModuleNotFoundError:
-        return False
+    return "google.colab" in sys.modules
 
 
 def mount_drive(folder: str) -> None:

@@ -89,7 +89,6 @@ def create_run(settings: Settings, folder: Path | None = None, runs: Path = RUNS
     """Claims a folder for a new run, and returns it: `folder`, or the first free runs/<model>-<dataset>-N.
 
     Creating log.txt is one atomic step: of several starts at the same moment, each gets its own folder.
-
     Raises UserError if `folder` already holds a run, or if nothing can be written there.
     """
     number = 1
@@ -121,13 +120,11 @@ def run_to_resume(settings: Settings, folder: Path | None = None, runs: Path = R
     if not any(folder.glob("checkpoint*.pt")):
         raise UserError(f"nothing to resume in {folder}: it holds no checkpoint; start a new run instead")
     if (folder / SETTINGS).exists():
-        other = asdict(_read_settings(folder)[0])
-        pairs = [(key, other[key], value) for key, value in asdict(settings).items() if other[key] != value]
-        if pairs:
-            unlike = "; ".join(f"{key} {there} there, {here} here" for key, there, here in pairs)
-            raise UserError(
-                f"cannot resume {folder}: other settings ({unlike}); restore them, or start a new run"
-            )
+        there, here = asdict(_read_settings(folder)[0]), asdict(settings)
+        unlike = [f"{key} {there[key]} there, {here[key]} here" for key in here if there[key] != here[key]]
+        if unlike:
+            problem = f"cannot resume {folder}: other settings ({'; '.join(unlike)})"
+            raise UserError(f"{problem}; restore them, or start a new run")
     files.ensure_writable(folder / WEIGHTS, WEIGHTS)
     for left_behind in folder.glob(".*-tmp"):  # by a process that was killed while it wrote
         left_behind.unlink(missing_ok=True)
@@ -179,15 +176,11 @@ SAME_HARDWARE_AND_CODE = ("device", "threads", "precision", "python", "versions"
 
 
 def check_data(recorded: dict, given: dict) -> None:
-    """Raises UserError unless the data of a run's facts and the data given here are the same.
-
-    recorded, given: as Data.facts() returns them.
-    """
-    if recorded["fingerprint"] != given["fingerprint"]:
-        raise UserError(
-            f"the run was trained on other data (fingerprint {recorded['fingerprint']}, "
-            f"here {given['fingerprint']}): load the same data set"
-        )
+    """Raises UserError unless the data of a run and the data here, both as Data.facts(), are the same."""
+    there, here = recorded["fingerprint"], given["fingerprint"]
+    if there != here:
+        problem = f"the run was trained on other data (fingerprint {there}, here {here})"
+        raise UserError(f"{problem}: load the same data set")
 
 
 def continued(before: dict, now: dict, epoch: int) -> dict:
@@ -259,16 +252,12 @@ def format_history(history: Sequence[Epoch]) -> str:
     return text.getvalue()
 
 
-DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-DAMAGE += (csv.Error, safetensors.SafetensorError)
-
-
 @contextmanager
 def _reading(path: Path, problem: str, advice: str = DAMAGED) -> Iterator[None]:
-    """Raises UserError, with the reason, if reading fails because the file is missing or damaged."""
+    """Raises UserError, with the reason, if reading fails: the file is missing or damaged."""
     try:
         yield
-    except DAMAGE as error:
+    except Exception as error:  # Damage of all kinds raises errors of all kinds.
         raise UserError(f"{path} {problem} ({error}): {advice}") from error
 
 
@@ -277,8 +266,6 @@ def read_history(path: Path) -> list[Epoch]:
     with _reading(path, "is not the history of a run"):
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        if tuple(header) != Epoch._fields:
-            raise ValueError(f"its columns are {header}")
         history = [Epoch(int(row[0]), *map(float, row[1:])) for row in rows]
         if not history or [row.epoch for row in history] != list(range(1, len(history) + 1)):
             raise ValueError("its epochs do not count up from 1")
@@ -287,7 +274,7 @@ def read_history(path: Path) -> list[Epoch]:
         if max(max(row.train_accuracy, row.test_accuracy) for row in history) > 100:
             raise ValueError("it holds an accuracy above 100%")
         if list(csv.reader(io.StringIO(format_history(history)))) != [header, *rows]:
-            raise ValueError("its numbers are not in the format of a run")
+            raise ValueError("its columns or numbers are not in the format of a run")
         return history
 
 
@@ -310,32 +297,27 @@ def read_weights(folder: Path, network: nn.Module, classifier: bool = True) -> d
     """A run's weights for `network`, which must be of the class and have the shapes that were trained.
 
     classifier: False leaves out the module of that name.
-
     Raises UserError if the file is missing, damaged, of another network, or not finite.
     """
     path, needed = folder / WEIGHTS, type(network).__name__
     with _reading(path, "cannot be read as weights"), safetensors.safe_open(path, "pt") as file:
         named = (file.metadata() or {}).get("network", "")
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary.
+        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary.
     if named != needed:
         other = named if named.isidentifier() else "a network without a name"
         raise UserError(f"{path} holds the weights of {other}, not of {needed}: name a run of {needed}")
-    expected = network.state_dict()
-    if not classifier:
-        weights, expected = _without_classifier(weights), _without_classifier(expected)
-    if _shapes(weights) != _shapes(expected):
+
+    def shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+        names = [name for name in tensors if classifier or "classifier" not in name.split(".")]
+        return {name: tensors[name].shape for name in names}
+
+    expected = shapes(network.state_dict())
+    if shapes(saved) != expected:
         raise UserError(f"{path} holds the weights of another {needed} than the one here: {DAMAGED}")
+    weights = {name: saved[name] for name in expected}
     if not all(tensor.float().isfinite().all() for tensor in weights.values()):
         raise UserError(f"{path} holds weights that are not finite: {DAMAGED}")
     return weights
-
-
-def _without_classifier(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if "classifier" not in name.split(".")}
-
-
-def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def load_weights(folder: Path, network: nn.Module) -> None:

@@ -99,7 +99,6 @@ def test_in_colab_the_run_is_handed_in_and_downloaded_as_one_archive(fork, monke
     notebook = {"cells": [], "metadata": {"widgets": {}, "colab": {}}, "nbformat": 4, "nbformat_minor": 0}
     answer, downloaded = {"ipynb": notebook} if given else None, []
     fake = types.ModuleType("google.colab")
-    fake.__spec__ = types.SimpleNamespace()
     fake._message = types.SimpleNamespace(blocking_request=lambda *_, **__: answer)
     fake.files = types.SimpleNamespace(download=downloaded.append)
     monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
