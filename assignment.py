@@ -1,13 +1,7 @@
 """Audits the assignment, writes its answers, and makes the pages and pictures of this repository.
 
-    python assignment.py audit     measure every requirement; exit with 1 if one is not met
-    python assignment.py qna       print the five answers
-    python assignment.py handin    make your run the one that README.md and Images/ show
-    python assignment.py figures   draw the pictures in Images/
-    python assignment.py readme    write the generated parts of the pages
-
---run names the folder of the run, by default results/handin, results/best or results/reference, the first
-that exists.
+`python assignment.py --help` lists the commands. --run names the folder of the run, by default
+results/handin, results/best or results/reference, the first that exists.
 """
 
 import sys

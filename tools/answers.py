@@ -10,10 +10,9 @@ from s9 import files, records
 from s9.analysis.summary import summary
 from s9.errors import UserError
 from s9.records import Run
-from tools import stamp
+from tools import evidence, stamp
 from tools.audit import PARAMETER_LIMIT
-
-REPO = Path(__file__).parent.parent
+from tools.stamp import REPO
 
 
 def too_large(model: str) -> str:
@@ -27,13 +26,16 @@ def too_large(model: str) -> str:
 def qna(run: Run) -> str:
     """The assignment's five questions and their answers, as Markdown, from the live sources and the run.
 
-    Raises UserError if the network is too large to hand in, or the run's weights are missing or another's.
+    Raises UserError if the network is too large to hand in, if the run's log and history disagree, or if its
+    weights are missing or another's.
     """
     settings = run.settings
     if reason := too_large(settings.model):
         raise UserError(f"{run.folder}: {reason}; hand in a run of another network")
     if "transform" in run.facts:
         raise UserError(f"{run.folder} was trained with another transform: hand in a run of train_transform")
+    if lines := evidence.disagreements(run):
+        raise UserError(f"{lines[0]}: restore the files as the run wrote them")
     network = utils.network_of(run)
     records.load_weights(run.folder, network)
     other = "" if settings.dataset == "cifar10" else f" (of {settings.dataset.upper()}, NOT CIFAR-10)"

@@ -3,11 +3,9 @@
 import ast
 import copy
 import json
-import math
 import os
 import re
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,18 +125,16 @@ def _shrinking(network: nn.Module) -> tuple[str, bool]:
 
 
 def _max_pooling(network: nn.Module) -> tuple[str, bool]:
-    found = []
-    for operation in trace(network)[1:-1]:
-        summarises = _positions(operation.after) < _positions(operation.before[0])
-        if operation.used and (
-            "max_pool" in operation.name or (operation.name in ("amax", "max") and summarises)
-        ):
-            found.append(operation)
-    return f"{len(found)} found", not found
+    found = 0
+    for operation in _used(network):
+        summarises = operation.after[2:].numel() < operation.before[0][2:].numel()
+        found += "max_pool" in operation.name or (operation.name in ("amax", "max") and summarises)
+    return f"{found} found", not found
 
 
-def _positions(shape: Sequence[int]) -> int:
-    return math.prod(shape[2:])
+def _used(network: nn.Module) -> list[Operation]:
+    """The operations that the output depends on, without "images" and "output"."""
+    return [operation for operation in trace(network)[1:-1] if operation.used]
 
 
 def _receptive_field(network: nn.Module) -> tuple[str, bool]:
@@ -147,13 +143,10 @@ def _receptive_field(network: nn.Module) -> tuple[str, bool]:
     return str(size), smallest > RECEPTIVE_FIELD_LIMIT
 
 
-def _used_convolutions(network: nn.Module, operations: list[Operation]) -> dict[int, nn.Conv2d]:
-    layers = {
-        number: network.get_submodule(operation.layer)
-        for number, operation in enumerate(operations)
-        if operation.used and operation.layer
-    }
-    return {number: layer for number, layer in layers.items() if isinstance(layer, nn.Conv2d)}
+def _convolution(network: nn.Module, operation: Operation) -> nn.Conv2d | None:
+    """The layer that an operation belongs to, if the output depends on it and it is a convolution."""
+    layer = network.get_submodule(operation.layer) if operation.used and operation.layer else None
+    return layer if isinstance(layer, nn.Conv2d) else None
 
 
 def _separable(network: nn.Module) -> tuple[str, bool]:
@@ -161,46 +154,42 @@ def _separable(network: nn.Module) -> tuple[str, bool]:
 
     Only pointwise layers may be between them, so a classifier behind the pooling does not count.
     """
-    operations = trace(network)
-    convolutions = _used_convolutions(network, operations)
-    names = []
-    for number, layer in convolutions.items():
-        if not 1 < layer.groups == layer.in_channels or max(layer.kernel_size) == 1:
+    operations, names = trace(network), []
+    for number, operation in enumerate(operations):
+        layer = _convolution(network, operation)
+        if layer is None or not 1 < layer.groups == layer.in_channels or max(layer.kernel_size) == 1:
             continue
         reached = {number}
-        for later in range(number + 1, len(operations)):
-            if reached.isdisjoint(operations[later].sources):
+        for later, follower in enumerate(operations[number + 1 :], number + 1):
+            if reached.isdisjoint(follower.sources):
                 continue
-            follower = convolutions.get(later)
-            if follower and follower.kernel_size == (1, 1) and follower.groups == 1:
-                names.append(operations[number].layer)
+            pointwise = _convolution(network, follower)
+            if pointwise is not None and pointwise.kernel_size == (1, 1) and pointwise.groups == 1:
+                names.append(operation.layer)
                 break
-            if operations[later].pointwise:
+            if follower.pointwise:
                 reached.add(later)
     return ", ".join(names) or "none", bool(names)
 
 
 def _dilated(network: nn.Module) -> tuple[str, bool]:
-    operations = trace(network)
-    found = [
-        f"{operations[number].layer} by {max(layer.dilation)}"
-        for number, layer in _used_convolutions(network, operations).items()
-        if any(d > 1 and k > 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
-    ]
+    found = []
+    for operation in _used(network):
+        layer = _convolution(network, operation)
+        if layer and any(d > 1 and k > 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)):
+            found.append(f"{operation.layer} by {max(layer.dilation)}")
     return ", ".join(found) or "none", bool(found)
 
 
 def _global_average(network: nn.Module) -> tuple[str, bool]:
     """An average over the whole map, behind which nothing has a height or a width any more."""
     found: list[str] = []
-    for operation in trace(network)[1:-1]:
-        if not operation.used:
-            continue
-        if _positions(operation.after) > 1:
+    for operation in _used(network):
+        before, after = operation.before[0][2:], operation.after[2:]
+        if after.numel() > 1:
             found = []
-        elif operation.name in ("mean", "avg_pool2d") and _positions(operation.before[0]) > 1:
-            sides = "x".join(map(str, operation.before[0][2:]))
-            found.append(f"{operation.layer or operation.name} over {sides}")
+        elif operation.name in ("mean", "avg_pool2d") and before.numel() > 1:
+            found.append(f"{operation.layer or operation.name} over {'x'.join(map(str, before))}")
     return ", ".join(found) or "none", bool(found)
 
 
@@ -302,7 +291,7 @@ def _parameters(network: nn.Module) -> tuple[str, bool]:
 
 
 def _weights(network: nn.Module, run: Run) -> tuple[str, bool]:
-    records.load_weights(run.folder, copy.deepcopy(network))
+    records.read_weights(run.folder, network)
     return records.WEIGHTS, True
 
 

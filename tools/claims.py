@@ -12,6 +12,7 @@ import functools
 import hashlib
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from s9.engine.progress import in_words
 from s9.errors import UserError
 from s9.records import Epoch, Run
 from s9.settings import PRESETS
+from tools import evidence
 from tools.audit import ACCURACY_LIMIT, PARAMETER_LIMIT
 
 RULES = ("blocks", "no pooling", "RF > 44", "depthwise", "dilated", "GAP", "< 200k")
@@ -61,7 +63,7 @@ def read_seeds(folder: Path) -> list[Run]:
     first, *more = runs = [records.read(path) for path in (folder, *others)]
     for run in runs:
         _check_whole(run, validation=False)
-        records.load_weights(run.folder, utils.new_network(run.settings.model))
+        records.read_weights(run.folder, utils.new_network(run.settings.model))
     for run in more:
         if replace(run.settings, seed=first.settings.seed) != first.settings:
             raise UserError(f"{run.folder} and {folder} must have the same settings but for the seed")
@@ -86,15 +88,12 @@ def _check_whole(run: Run, validation: bool) -> None:
     if settings.dataset != "cifar10" or settings.validation != validation:
         name = "validation" if validation else "test"
         raise UserError(f"{run.folder} is not a run on CIFAR-10's {name} set: it cannot be shown here")
-    if [row.epoch for row in run.history] != list(range(1, settings.epochs + 1)):
+    if not run.complete:
         raise UserError(f"{run.folder} holds {len(run.history)} of {settings.epochs} epochs: --resume it")
-    try:
+    with evidence.reading_facts(run):
         _row([run])
-        _images(run)
         _told([run], versions)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        path, reason = run.folder / records.SETTINGS, f"{type(error).__name__}: {error}"
-        raise UserError(f"{path} lacks a fact of the run ({reason}): {records.DAMAGED}") from error
+        f"{run.facts['data']['test']:,}"
 
 
 def read_networks(results: Path) -> dict[str, list[Run]]:
@@ -132,37 +131,26 @@ def accuracy_text(runs: Sequence[Run]) -> str:
 
 
 def _time(runs: Sequence[Run]) -> str:
-    """Mean over the seeds, for each kind of hardware."""
-    seconds: dict[str, list[float]] = {}
-    hardware = [_told([run], DEVICE) for run in runs]
-    for run, where in zip(runs, hardware, strict=True):
-        seconds.setdefault(where, []).append(sum(row.seconds for row in run.history))
-    return _seed_by_seed(runs, [in_words(statistics.mean(seconds[where])) for where in hardware])
-
-
-def _seed_by_seed(runs: Sequence[Run], texts: Sequence[str]) -> str:
-    """The runs' texts; equal ones once, with their seeds if there are others."""
-    if len(set(texts)) == 1:
-        return texts[0]
-    seeds: dict[str, list[str]] = {}
-    for run, text in zip(runs, texts, strict=True):
-        seeds.setdefault(text, []).append(str(run.settings.seed))
-    return "; ".join(f"seed {', '.join(numbers)}: {text}" for text, numbers in seeds.items())
+    """Means over the seeds, for each kind of hardware, in the order of _told()."""
+    seconds = defaultdict(list)
+    for run in runs:
+        seconds[_told([run], DEVICE)].append(sum(row.seconds for row in run.history))
+    return "; ".join(in_words(statistics.mean(values)) for values in seconds.values())
 
 
 def _told(runs: Sequence[Run], tell: Callable[[dict], str]) -> str:
-    """`tell` of the runs' facts; of a run that was resumed elsewhere (records.continued), of each part."""
+    """`tell` of the runs' facts, equal texts once; a run resumed elsewhere (records.continued) has parts."""
     texts = []
     for run in runs:
         facts = run.facts
         text = said = tell(facts)
-        for part in run.facts.get("resumed", []):
+        for part in facts.get("resumed", []):
             facts = facts | part
             if tell(facts) != said:
                 said = tell(facts)
                 text += f" (from epoch {part['epoch']} on: {said})"
         texts.append(text)
-    return _seed_by_seed(runs, texts)
+    return "; ".join(dict.fromkeys(texts))
 
 
 DEVICE, COMMIT = "{device}, {precision}".format_map, "`{commit}`".format_map
@@ -190,17 +178,15 @@ def command_line(run: Run) -> str:
 
 def _commands(runs: Sequence[Run]) -> str:
     """The first seed's command in full; of the others the seed, if nothing else differs."""
-    texts = []
+    commands, seeds = [], [f"--seed {run.settings.seed}" for run in runs]
     for run in runs:
-        command = command_line(run)
-        like_first = run._replace(settings=replace(run.settings, seed=runs[0].settings.seed))
-        if run is not runs[0] and command_line(like_first) == command_line(runs[0]):
-            command = f"--seed {run.settings.seed}"
-        texts.append(f"`{command}`")
+        text = f"`{command_line(run)}`"
         for part in run.facts.get("resumed", []):
             threads = f", `OMP_NUM_THREADS={part['threads']}`" if "threads" in part else ""
-            texts[-1] += f" (`--resume` from epoch {part['epoch']} on{threads})"
-    return ", ".join(texts)
+            text += f" (`--resume` from epoch {part['epoch']} on{threads})"
+        commands.append(text)
+    like_first = {commands[0].replace(seeds[0], seed): f"`{seed}`" for seed in seeds[1:]}
+    return ", ".join(like_first.get(command, command) for command in commands)
 
 
 def table(rows: Sequence[dict[str, str]], right: Sequence[str] = ()) -> str:
@@ -277,19 +263,15 @@ def marks_table(marks: Sequence[Mark]) -> str:
     return table(rows, ("parameters", "test accuracy", "epochs", "receptive field"))
 
 
-def _images(run: Run) -> str:
-    return f"{run.facts['data']['test']:,} images"
-
-
 def results_table(run: Run) -> str:
     """The result of a run and the facts that belong to it, as a Markdown table of one fact a row."""
-    network, row = _network_row(run.settings.model), _row([run])
+    network, row, images = _network_row(run.settings.model), _row([run]), run.facts["data"]["test"]
     name, result = "Validation" if run.settings.validation else "Test", run.history[-1].test_accuracy
     passing = first_passing_epoch(run.history)
     reached = f"first reached in epoch {passing}" if passing else "not reached"
     rows = {
-        f"{name} accuracy, last epoch": f"{accuracy_text([run])} of {_images(run)}",
-        "Sampling error": f"{sampling_error(result, run.facts['data']['test']):.2f} points",
+        f"{name} accuracy, last epoch": f"{accuracy_text([run])} of {images:,} images",
+        "Sampling error": f"{sampling_error(result, images):.2f} points",
         "Parameters": network["parameters"].removesuffix(OVER),
         "Multiply-adds": f"{network['multiply-adds']} an image",
         "Receptive field": f"{network['receptive field']} pixels",
@@ -302,9 +284,9 @@ def results_table(run: Run) -> str:
         "Commit": row["commit"],
         "Command": row["command"],
     }
-    if (run.folder / records.WEIGHTS).exists():
-        content = (run.folder / records.WEIGHTS).read_bytes()
-        rows["Weights"] = f"SHA-256 `{hashlib.sha256(content).hexdigest()}`"
+    weights = run.folder / records.WEIGHTS
+    if weights.exists():
+        rows["Weights"] = f"SHA-256 `{hashlib.sha256(weights.read_bytes()).hexdigest()}`"
     return table([{"": fact, " ": value} for fact, value in rows.items()])
 
 
@@ -320,7 +302,6 @@ def read_marks(path: Path) -> list[Mark]:
             if not set(row["rules"]) <= {*RULES, ""}:
                 raise ValueError(f"unknown rules {', '.join(row['rules'])}")
         return [Mark(**row) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        raise UserError(
-            f"{path} is not a table of {', '.join(Mark._fields)} ({error}): restore it"
-        ) from error
+    except records.DAMAGE as error:
+        columns = ", ".join(Mark._fields)
+        raise UserError(f"{path} is not a table of {columns} ({error}): restore it") from error

@@ -10,6 +10,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+import numpy as np
 from IPython.display import Markdown
 from torch import nn
 
@@ -32,7 +33,7 @@ class LastRun:
 
     def __init__(self, runs: str | Path, data: Data) -> None:
         self.runs, self.data = Path(runs), data
-        self._computed: tuple[Run, nn.Module, object] | None = None
+        self._computed: tuple = (None, None, None)
 
     @property
     def run(self) -> Run:
@@ -45,14 +46,14 @@ class LastRun:
         return self._compute()[1]
 
     @property
-    def probabilities(self) -> object:
+    def probabilities(self) -> np.ndarray:
         """Of each class for each test image: see utils.probabilities."""
         return self._compute()[2]
 
-    def _compute(self) -> tuple[Run, nn.Module, object]:
-        if self._computed is None or self._computed[0] != self.run:
-            network = utils.trained_network(self.run, self.data)
-            self._computed = self.run, network, utils.probabilities(network, self.data)
+    def _compute(self) -> tuple:
+        if self._computed[0] != (run := self.run):
+            network = utils.trained_network(run, self.data)
+            self._computed = run, network, utils.probabilities(network, self.data)
         return self._computed
 
 
@@ -87,11 +88,10 @@ def next_steps(run: Run) -> Markdown:
 
     Nothing is pushed. A run that cannot be handed in is named with the reason.
     """
-    reason = answers.too_large(run.settings.model)
     if run.settings.dataset != "cifar10":
         reason = f"it was trained on {run.settings.dataset}: set DATASET to cifar10"
-    elif not run.complete:
-        reason = run.summary()
+    else:
+        reason = answers.too_large(run.settings.model) if run.complete else run.summary()
     if reason:
         return Markdown(f"This run cannot be handed in: {reason}.")
     if not colab.in_colab():

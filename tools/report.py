@@ -185,14 +185,32 @@ def refresh_readme(folder: Path, check: bool = False) -> int:
 
 def draw_run(run: Run, data: dataset.Data, folder: Path) -> None:
     """Writes the pictures of a run into `folder`."""
-    for name, figure in _run_figures(run, data).items():
-        style.save(figure, folder / f"{name}.png")
+    network, settings = utils.trained_network(run, data), run.settings
+    augmentations = dataset.augmentations_alone(
+        data.mean, settings.seed, settings.augmentation, settings.shift
+    )
+    images, labels, classes, name = data.test_images, data.test_labels, data.classes, data.name
+    probabilities = utils.probabilities(network, data)
+    examples = interpret.explained(network, data, probabilities)
+    first_layer = interpret.first_layer(network, images[0], data.mean, data.std)
+    bins = interpret.calibration(labels, probabilities)
+    figures = (
+        diagnostics.plot_augmentations(data.train_images[:10], augmentations, name),
+        diagnostics.plot_receptive_field(images[0], receptive_field(network), name),
+        curves.plot_metrics(run.history, name, settings.model),
+        diagnostics.plot_confusion(labels, probabilities, classes, name),
+        diagnostics.plot_misclassified(images, labels, probabilities, classes, name),
+        diagnostics.plot_grad_cam(*examples, classes, name),
+        diagnostics.plot_kernels(*first_layer, name),
+        diagnostics.plot_calibration(bins, name),
+    )
+    for picture, figure in zip(PICTURES, figures, strict=True):
+        style.save(figure, folder / f"{picture}.png")
 
 
 def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
-    """Writes the pictures of a run, and those that compare networks, into `folder`."""
-    results = REPO / "results"
-    ours, public = [], []
+    """Writes the pictures of a run, and the one that compares networks, into `folder`."""
+    results, ours, public = REPO / "results", [], []
     for name, runs in claims.read_networks(results).items():
         count = count_parameters(utils.new_network(name))
         rules = count < audit.PARAMETER_LIMIT
@@ -205,27 +223,3 @@ def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
     figure = curves.plot_accuracy(ours, public, audit.PARAMETER_LIMIT, audit.ACCURACY_LIMIT)
     style.save(figure, folder / "accuracy.png")
     print(f"{', '.join([*PICTURES, 'accuracy'])} written to {folder}")
-
-
-def _run_figures(run: Run, data: dataset.Data) -> dict[str, style.NotebookFigure]:
-    """The figures of a run, by name."""
-    network = utils.trained_network(run, data)
-    augmentations = dataset.augmentations_alone(
-        data.mean, run.settings.seed, run.settings.augmentation, run.settings.shift
-    )
-    images, labels, classes, name = data.test_images, data.test_labels, data.classes, data.name
-    probabilities = utils.probabilities(network, data)
-    return {
-        "Augmentation": diagnostics.plot_augmentations(data.train_images[:10], augmentations, name),
-        "receptive_field": diagnostics.plot_receptive_field(images[0], receptive_field(network), name),
-        "metrics": curves.plot_metrics(run.history, name, run.settings.model),
-        "confusion": diagnostics.plot_confusion(labels, probabilities, classes, name),
-        "results": diagnostics.plot_misclassified(images, labels, probabilities, classes, name),
-        "gradcam": diagnostics.plot_grad_cam(
-            *interpret.explained(network, data, probabilities), classes, name
-        ),
-        "kernels": diagnostics.plot_kernels(
-            *interpret.first_layer(network, images[0], data.mean, data.std), name
-        ),
-        "calibration": diagnostics.plot_calibration(interpret.calibration(labels, probabilities), name),
-    }
