@@ -253,8 +253,8 @@ def format_history(history: Sequence[Epoch]) -> str:
 
 
 @contextmanager
-def _reading(path: Path, problem: str, advice: str = DAMAGED) -> Iterator[None]:
-    """Raises UserError, with the reason, if reading fails: the file is missing or damaged."""
+def reading(path: Path, problem: str, advice: str = DAMAGED) -> Iterator[None]:
+    """Raises UserError, with the reason, if what is read meanwhile fails: a file is missing or damaged."""
     try:
         yield
     except Exception as error:  # Damage of all kinds raises errors of all kinds.
@@ -263,7 +263,7 @@ def _reading(path: Path, problem: str, advice: str = DAMAGED) -> Iterator[None]:
 
 def read_history(path: Path) -> list[Epoch]:
     """The rows of a history.csv. Raises UserError if it is missing or not in format_history's format."""
-    with _reading(path, "is not the history of a run"):
+    with reading(path, "is not the history of a run"):
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         history = [Epoch(int(row[0]), *map(float, row[1:])) for row in rows]
@@ -280,7 +280,7 @@ def read_history(path: Path) -> list[Epoch]:
 
 def _read_settings(folder: Path) -> tuple[Settings, dict]:
     path = folder / SETTINGS
-    with _reading(path, "is not the record of a run", "name the folder of one"):
+    with reading(path, "is not the record of a run", "name the folder of one"):
         facts = json.loads(path.read_text(encoding="utf-8"))
         return from_record(facts.pop("settings")), facts
 
@@ -288,7 +288,7 @@ def _read_settings(folder: Path) -> tuple[Settings, dict]:
 def read(folder: Path) -> Run:
     """The records of a run, without its weights. Raises UserError if a file is missing or damaged."""
     settings, facts = _read_settings(folder)
-    with _reading(folder / LOG, "cannot be read"):
+    with reading(folder / LOG, "cannot be read"):
         log = (folder / LOG).read_text(encoding="utf-8")
     return Run(folder, settings, facts, read_history(folder / HISTORY), log)
 
@@ -300,7 +300,7 @@ def read_weights(folder: Path, network: nn.Module, classifier: bool = True) -> d
     Raises UserError if the file is missing, damaged, of another network, or not finite.
     """
     path, needed = folder / WEIGHTS, type(network).__name__
-    with _reading(path, "cannot be read as weights"), safetensors.safe_open(path, "pt") as file:
+    with reading(path, "cannot be read as weights"), safetensors.safe_open(path, "pt") as file:
         named = (file.metadata() or {}).get("network", "")
         saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary.
     if named != needed:

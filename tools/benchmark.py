@@ -267,12 +267,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def read_report(path: Path) -> str:
     """The table of a report that --json wrote. Raises UserError if it is missing or is none."""
-    try:
+    with records.reading(path, "is not a report of the benchmark", "write it anew with --json"):
         return format_report(json.loads(path.read_text(encoding="utf-8")))
-    except Exception as error:  # The file may hold anything.
-        raise UserError(
-            f"{path} is not a report of the benchmark ({error}): write it anew with --json"
-        ) from error
 
 
 def format_report(report: dict) -> str:

@@ -27,7 +27,6 @@ from s9.engine.progress import in_words
 from s9.errors import UserError
 from s9.records import Epoch, Run
 from s9.settings import PRESETS
-from tools import evidence
 from tools.audit import ACCURACY_LIMIT, PARAMETER_LIMIT
 
 RULES = ("blocks", "no pooling", "RF > 44", "depthwise", "dilated", "GAP", "< 200k")
@@ -90,7 +89,7 @@ def _check_whole(run: Run, validation: bool) -> None:
         raise UserError(f"{run.folder} is not a run on CIFAR-10's {name} set: it cannot be shown here")
     if not run.complete:
         raise UserError(f"{run.folder} holds {len(run.history)} of {settings.epochs} epochs: --resume it")
-    with evidence.reading_facts(run):
+    with records.reading(run.folder / records.SETTINGS, "lacks a fact of the run"):
         _row([run])
         _told([run], versions)
         f"{run.facts['data']['test']:,}"
@@ -292,7 +291,7 @@ def results_table(run: Run) -> str:
 
 def read_marks(path: Path) -> list[Mark]:
     """The rows of results/public.csv. Raises UserError if it is missing or not such a table."""
-    try:
+    with records.reading(path, f"is not a table of {', '.join(Mark._fields)}", "restore it"):
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, strict=True))
         for row in rows:
@@ -302,6 +301,3 @@ def read_marks(path: Path) -> list[Mark]:
             if not set(row["rules"]) <= {*RULES, ""}:
                 raise ValueError(f"unknown rules {', '.join(row['rules'])}")
         return [Mark(**row) for row in rows]
-    except records.DAMAGE as error:
-        columns = ", ".join(Mark._fields)
-        raise UserError(f"{path} is not a table of {columns} ({error}): restore it") from error

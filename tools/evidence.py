@@ -1,15 +1,12 @@
 """Checks a run's log, history and settings against each other, and images for JPEG copies."""
 
-import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from s9 import records
-from s9.errors import UserError
 from s9.records import Epoch, Run
 from s9.settings import Settings
 
@@ -37,22 +34,12 @@ def disagreements(run: Run) -> list[str]:
     numbers = [int(entry[0]) for entry in logged], [row.epoch for row in run.history]
     if numbers[0] != numbers[1]:
         return [f"{run.folder}: the log has epochs {numbers[0]}, the history {numbers[1]}"]
-    with reading_facts(run):
+    with records.reading(run.folder / records.SETTINGS, "lacks a fact of the run"):
         return [
             f"{run.folder}, epoch {row.epoch}: {difference}"
             for entry, row in zip(logged, run.history, strict=True)
             for difference in _differences(run, entry, row)
         ]
-
-
-@contextlib.contextmanager
-def reading_facts(run: Run) -> Iterator[None]:
-    """Raises UserError if a fact of the run that is read meanwhile is missing or of another type."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        path, reason = run.folder / records.SETTINGS, f"{type(error).__name__}: {error}"
-        raise UserError(f"{path} lacks a fact of the run ({reason}): {records.DAMAGED}") from error
 
 
 def _differences(run: Run, entry: tuple[str, ...], row: Epoch) -> list[str]:

@@ -69,8 +69,8 @@ def test_mean_sample_deviation_and_sampling_error(seeds):
         ({}, {"epochs": 4}, r"seed-1 holds 3 of 4 epochs: --resume it"),
         ({}, {"network": build("dilated")}, "holds the weights of DilatedNet, not of S9Net"),
         ({}, {"facts": {"data": FACTS["data"]}}, "lacks a fact of the run .*'device'"),
-        ({}, {"facts": FACTS | {"versions": "new"}}, "lacks a fact of the run .*AttributeError"),
-        ({}, {"facts": FACTS | {"data": {"test": "many"}}}, "lacks a fact of the run .*ValueError"),
+        ({}, {"facts": FACTS | {"versions": "new"}}, "lacks a fact of the run .*no attribute 'items'"),
+        ({}, {"facts": FACTS | {"data": {"test": "many"}}}, "lacks a fact of the run .*with 's'"),
         ({}, {"facts": FACTS | {"resumed": [{"threads": 2}]}}, "lacks a fact of the run .*'epoch'"),
     ],
 )
