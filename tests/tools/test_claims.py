@@ -1,7 +1,5 @@
 """The tables of all runs, on made run folders in the layout of results/, and doctored copies."""
 
-import json
-import re
 import shutil
 from dataclasses import replace
 
@@ -13,7 +11,7 @@ from model import build
 from s9 import records
 from s9.errors import UserError
 from s9.settings import PRESETS, Settings
-from tools import claims, report
+from tools import claims
 
 
 def rows_of(table):
@@ -206,70 +204,3 @@ def test_a_file_that_is_not_such_a_table_is_one_line(row, tmp_path):
         path.write_text(",".join(claims.Mark._fields) + f"\n{row}\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"public.csv is not a table of name, parameters, accuracy"):
         claims.read_marks(path)
-
-
-# Doctored copies
-
-
-def digit(pattern):
-    """Raises the last digit of the first match by one, around 10."""
-
-    def change(path):
-        text = path.read_text(encoding="utf-8")
-        at = re.search(pattern, text).end() - 1
-        path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :], encoding="utf-8")
-
-    return change
-
-
-def one_weight(path):
-    content = bytearray(path.read_bytes())
-    content[-2] ^= 1
-    path.write_bytes(content)
-
-
-def setting(path):
-    record = json.loads(path.read_text(encoding="utf-8"))
-    record["settings"]["weight_decay"] *= 2
-    path.write_text(json.dumps(record), encoding="utf-8")
-
-
-DOCTORED = {
-    "results/dilated/history.csv": (
-        digit(r"\n40,[^,]*,[^,]*,[^,]*,[^,]*,\d+\.\d+"),
-        "results/dilated, epoch 40: ",
-    ),
-    "results/reference/log.txt": (
-        digit(r"Epoch 7\n.*\n.*loss: \d\.\d+"),
-        "results/reference, epoch 7: test loss",
-    ),
-    "results/fast/weights.safetensors": (one_weight, "results/fast/README.md is out of date"),
-    "results/short/settings.json": (setting, "results/short/README.md is out of date"),
-    "README.md": (digit(r"reaches \*\*\d\d\.\d\d"), "README.md is out of date"),
-    "docs/experiments.md": (
-        digit(r"validation accuracy.*\n.*\n.*?\*\*\d\d\.\d\d"),
-        "docs/experiments.md is out",
-    ),
-    "results/notebook/README.md": (
-        digit(r"Parameters \| 199,85\d"),
-        "results/notebook/README.md is out of date",
-    ),
-}
-
-
-def test_doctored_copies_are_named(tmp_path, monkeypatch, capsys):
-    """Pictures: test_evidence.py; the accuracy that the weights give: test_audit.py."""
-    for name in ("results", "docs", "s9", "tools"):
-        shutil.copytree(REPO / name, tmp_path / name)
-    for path in REPO.glob("*.*"):
-        if path.suffix in (".py", ".md"):
-            shutil.copy(path, tmp_path)
-    monkeypatch.setattr(report, "REPO", tmp_path)
-    folder = tmp_path / "results" / "best"
-    assert report.refresh_readme(folder, check=True) == 0, capsys.readouterr().out
-    for name, (change, _) in DOCTORED.items():
-        change(tmp_path / name)
-    assert report.refresh_readme(folder, check=True) == 1
-    printed = capsys.readouterr().out
-    for name, (_, line) in DOCTORED.items():
-        assert line in printed, name

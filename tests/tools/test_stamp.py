@@ -83,6 +83,8 @@ def test_without_an_origin_on_github_the_address_must_be_given(remote, fork, mon
     line = refused(stamp)
     assert "the git remote origin is missing or not on GitHub: give OWNER/REPO" in line
     assert "secret" not in line
+    (fork / "README.md").unlink()
+    assert answers.readme_link(fork).startswith("This copy has no web address yet: push it to GitHub")
 
 
 def test_the_command_takes_the_origins_address_and_needs_nothing_installed(fork):
@@ -115,5 +117,5 @@ def test_the_answers_link_to_the_stamped_address_if_git_knows_none(fork):
     stamp.stamp(fork, "alice/S9")
     git(fork, "init", "--quiet")
     assert answers.readme_link(fork) == "https://github.com/alice/S9/blob/HEAD/README.md"
-    git(fork, "remote", "add", "origin", "https://github.com/bob/nine.git")
+    git(fork, "remote", "add", "origin", "https://bob:secret@github.com/bob/nine.git")
     assert answers.readme_link(fork) == "https://github.com/bob/nine/blob/HEAD/README.md"
