@@ -1,21 +1,14 @@
-"""The assignment's dataset: the augmentations, the Dataset that applies them, the loaders.
-
-An image passes four files: the arrays of s9/data/sources.py, uint8 (n, 32, 32, 3), are drawn in batches and
-augmented by the Dataset below, with s9/data/augment.py, then normalised and resized on the device by
-s9/data/device_loader.py.
-"""
+"""The assignment's dataset: the augmentations, the Dataset that applies them to batches, the loaders."""
 
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from s9.data.augment import A, ToTensorV2, augment, check_transform, reseed
 from s9.data.cifar10 import MEAN, STD
@@ -142,49 +135,25 @@ class Images(Dataset):
     """Images behind a transform: `images[batch]` is uint8 (n, height, width, 3) and int64 (n,), augmented.
 
     images: uint8 (count, height, width, 3), labels: integers (count,); in any memory layout.
-    process, processes: every processes-th image of a batch is returned, from the process-th on. The whole
-    batch is augmented all the same, so that an image comes out alike however many processes there are.
 
     Raises UserError for other shapes or types.
     """
 
-    def __init__(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        transform: A.Compose | None = None,
-        process: int = 0,
-        processes: int = 1,
-    ) -> None:
+    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: A.Compose | None = None) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise UserError(f"images must be uint8 (n, height, width, 3), got {images.dtype} {images.shape}")
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
             raise UserError(f"labels must be {len(images)} integers, got {labels.dtype} {labels.shape}")
         # OpenCV cannot change a transposed view in place.
         self.images, self.labels = np.ascontiguousarray(images), np.ascontiguousarray(labels, np.int64)
-        self.transform, self.own = transform, slice(process, None, processes)
-        self.folder: tempfile.TemporaryDirectory | None = None
+        self.transform = transform
 
     def __getitem__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         images, labels = self.images[batch.indices], self.labels[batch.indices]
         if self.transform is not None:
             reseed(self.transform, batch.seed)
             augment(images, self.transform)
-        return images[self.own], labels[self.own]
-
-    def __getstate__(self) -> dict:
-        """For workers started by spawn or forkserver: all of them map one temporary file of the images.
-
-        Not through shared memory, of which Docker gives a container 64 MB.
-        """
-        if self.folder is None:
-            self.folder = tempfile.TemporaryDirectory(prefix="s9-", ignore_cleanup_errors=True)
-            np.save(Path(self.folder.name) / "images.npy", self.images)
-        return {**vars(self), "images": Path(self.folder.name) / "images.npy", "folder": None}
-
-    def __setstate__(self, state: dict) -> None:
-        vars(self).update(state)
-        self.images = np.asarray(np.load(state["images"], mmap_mode="r"))
+        return images, labels
 
 
 def default_workers(device: torch.device) -> int:
@@ -214,7 +183,7 @@ def loaders(
     workers: processes that augment, 0..MOST_WORKERS; None for default_workers(device).
     device: where the batches go. transform: of the training images, see check_transform; None for
     train_transform(data.mean, data.std).
-    process, processes: which part of every batch to return, see Images.
+    process, processes: which part of every batch to return, see Loader.
 
     Raises UserError for arguments out of range, and for unfit data or transforms.
     """
@@ -230,25 +199,12 @@ def loaders(
         raise UserError(
             f"an epoch's last batch has {left} images for {processes} processes: change --batch-size"
         )
-    part = {"process": process, "processes": processes}
     transform = train_transform(data.mean, data.std) if transform is None else transform
-    train = Images(data.train_images, data.train_labels, transform, **part)
-    test = Images(data.test_images, data.test_labels, **part)
+    train = Images(data.train_images, data.train_labels, transform)
+    test = Images(data.test_images, data.test_labels)
     check_transform(transform, train.images[:1], data.mean, data.std)
 
-    def loader(images: Images, size: int, workers: int) -> Loader:
-        source = DataLoader(
-            images,
-            batch_size=None,
-            sampler=Batches(len(images.images), size, seed, shuffle=images is train),
-            collate_fn=tuple,  # A batch is whole already.
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
-            # Otherwise it draws from PyTorch's default generator, as often as there are workers: Dropout
-            # would depend on their number.
-            generator=torch.Generator(),
-        )
-        return Loader(source, data.mean, data.std, device, **part)
-
-    return loader(train, batch_size, workers), loader(test, TEST_BATCH_SIZE, 0)
+    where = (data.mean, data.std, device, process, processes)
+    train_batches = Batches(len(data.train_labels), batch_size, seed, shuffle=True)
+    test_batches = Batches(len(data.test_labels), TEST_BATCH_SIZE, seed, shuffle=False)
+    return Loader(train, train_batches, *where, workers), Loader(test, test_batches, *where)

@@ -97,7 +97,7 @@ def train(
         logits = network(images)
         loss, plain_loss = cross_entropies(logits, labels, label_smoothing)
         if accelerator.num_processes > 1:  # Accelerate takes the mean over processes; their parts may differ.
-            loss = loss * (len(labels) * accelerator.num_processes / loader.batch_size(batch_id))
+            loss = loss * (len(labels) * accelerator.num_processes / loader.sampler.size(batch_id))
         accelerator.backward(loss)
         correct = (logits.argmax(1) == labels).sum(dtype=torch.float32)
         return loss.detach(), plain_loss.detach(), correct

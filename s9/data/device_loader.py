@@ -1,8 +1,4 @@
-"""Batches of bytes, copied to the device and normalised and resized there.
-
-Bytes are a quarter of what floats would be on the way from a worker to the device, and there they already lie
-in the channels-last layout that convolutions are fastest in.
-"""
+"""Batches of bytes, a quarter of what floats would be; normalised and resized on the device."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -25,35 +21,45 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return rows.view(images.shape).permute(0, 3, 1, 2)
 
 
-class Loader:
-    """Batches of a DataLoader of bytes, on the device.
+class Loader(DataLoader):
+    """Batches of bytes, made by `workers` processes, normalised and resized on the device.
 
-    Yields float32 images (batch, 3, size, size) in channels-last layout, normalised to zero mean and unit
-    deviation over the training set, and int64 labels (batch,). process: which of `processes` gets its part of
-    each batch. Batches are copied to a CUDA device while it computes earlier steps.
+    dataset, sampler: `dataset[batch]`, for each batch that the sampler draws, is uint8 images (n, height,
+    width, 3) and int64 labels (n,). mean, std: of the training set, per channel, in 0..1.
+
+    Yields float32 images (n, 3, size, size) in channels-last layout, and int64 labels (n,). Of each batch,
+    every processes-th image from the process-th on; the others are augmented too, so that an image is the
+    same for any number of processes. Batches are copied to a CUDA device while it computes earlier steps.
     """
+
+    sampler: Any
 
     def __init__(
         self,
-        source: DataLoader,
+        dataset: Dataset,
+        sampler: Any,
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
         process: int = 0,
         processes: int = 1,
+        workers: int = 0,
     ) -> None:
-        self.source, self.device, self.size = source, device, None
-        self.sampler: Any = source.sampler
-        self.process, self.processes = process, processes
+        super().__init__(
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            collate_fn=tuple,  # A batch is whole already.
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+            # Otherwise it draws from PyTorch's default generator, as often as there are workers: Dropout
+            # would depend on their number.
+            generator=torch.Generator(),
+        )
+        self.device, self.process, self.processes, self.size = device, process, processes, None
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.mean, self.std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def batch_size(self, number: int) -> int:
-        """Images in a batch, by its number from 0, over all processes."""
-        return self.sampler.size(number)
 
     def set_epoch(self, epoch: int, size: int | None = None, first: int = 0) -> None:
         """Sets what the next iteration yields.
@@ -63,14 +69,14 @@ class Loader:
         self.sampler.epoch, self.sampler.first, self.size = epoch, first, size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self.source:
-            images, labels = self._send(*batch)
+        for batch in super().__iter__():
+            images, labels = self._send([array[self.process :: self.processes] for array in batch])
             images = normalise(images, self.mean, self.std)
             if self.size not in (None, images.shape[-1]):
                 images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
             yield images, labels
 
-    def _send(self, *arrays: np.ndarray) -> list[Tensor]:
+    def _send(self, arrays: Sequence[np.ndarray]) -> list[Tensor]:
         tensors = [torch.from_numpy(array) for array in arrays]
         if self.stream is None:
             return [tensor.to(self.device, non_blocking=True) for tensor in tensors]

@@ -58,7 +58,7 @@ def test_the_same_parameters_give_the_same_tensors(monkeypatch):
     loader, _ = loaders(data, batch_size=COUNT, seed=5)
     loader.set_epoch(1)
     monkeypatch.setattr(A.CoarseDropout, "get_params_dependent_on_data", record)
-    (batch,) = loader.source.sampler
+    (batch,) = loader.sampler
     result, order = next(iter(loader))
     assert 150 < len(drawn) < 250
 
