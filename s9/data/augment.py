@@ -1,7 +1,6 @@
 """Albumentations on whole batches of bytes, in place.
 
-On a machine with few cores the augmentation decides how long an epoch takes. Albumentations still samples
-every parameter; the pixels are changed by one OpenCV call each, without Albumentations' handling of targets.
+Albumentations samples every parameter; one OpenCV call an image changes the pixels, which is faster.
 """
 
 import copy
@@ -95,13 +94,6 @@ def _shift_scale_rotate(step: A.ShiftScaleRotate, images: np.ndarray) -> None:
             )
 
 
-def _in_place(step: A.BasicTransform) -> bool:
-    one_hole = not isinstance(step, A.CoarseDropout) or (
-        step.num_holes_range == (1, 1) and not isinstance(step.fill, str)
-    )
-    return type(step) in IN_PLACE and one_hole
-
-
 def _coarse_dropout(step: A.CoarseDropout, images: np.ndarray) -> None:
     chosen = [image for image in images if step.should_apply()]
     if not chosen:
@@ -120,3 +112,9 @@ IN_PLACE: dict[type, Callable[[A.BasicTransform, np.ndarray], None]] = {
     A.ShiftScaleRotate: _shift_scale_rotate,
     A.CoarseDropout: _coarse_dropout,
 }
+
+
+def _in_place(step: A.BasicTransform) -> bool:
+    if isinstance(step, A.CoarseDropout) and (step.num_holes_range != (1, 1) or isinstance(step.fill, str)):
+        return False
+    return type(step) in IN_PLACE

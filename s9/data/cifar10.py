@@ -27,10 +27,9 @@ def read_folder(folder: Path) -> Arrays:
     """
     from torchvision.datasets import CIFAR10
 
-    folder = folder.parent if folder.name == CIFAR10.base_folder else folder
-    if (folder / CIFAR10.base_folder).is_dir():
-        return _read_batches(folder, CIFAR10)[1]
-    if all(list(folder.glob(f"{split}-*.parquet")) for split in ("train", "test")):
+    if folder.name == CIFAR10.base_folder or (folder / CIFAR10.base_folder).is_dir():
+        return read_batches(folder, CIFAR10)[1]
+    if all(list(folder.glob(f"{split}-*.parquet")) for split in PER_CLASS):
         return _read_parquet(folder)
     raise UserError(
         f"data folder {folder} {'holds no CIFAR-10' if folder.exists() else 'does not exist'}: give one with "
@@ -38,19 +37,13 @@ def read_folder(folder: Path) -> Arrays:
     )
 
 
-def read_cifar100(folder: Path) -> tuple[tuple[str, ...], Arrays]:
-    """The names of the 100 classes, and the arrays, of a folder that holds `cifar-100-python` or is it.
+def read_batches(folder: Path, kind: Any) -> tuple[tuple[str, ...], Arrays]:
+    """The names of the classes, and the arrays, of a folder that holds `kind.base_folder` or is it.
 
-    Raises UserError if it does not hold all of CIFAR-100.
+    kind: torchvision's CIFAR10 or CIFAR100, which compares every file with its published MD5 before it
+    unpickles one. Raises UserError if one is missing or differs.
     """
-    from torchvision.datasets import CIFAR100
-
-    folder = folder.parent if folder.name == CIFAR100.base_folder else folder
-    return _read_batches(folder, CIFAR100)
-
-
-def _read_batches(folder: Path, kind: Any) -> tuple[tuple[str, ...], Arrays]:
-    """Torchvision's layout; it compares every file with its published MD5 before it unpickles one."""
+    folder = folder.parent if folder.name == kind.base_folder else folder
     try:
         train, test = kind(folder, train=True), kind(folder, train=False)
     except (OSError, RuntimeError) as error:
@@ -64,7 +57,6 @@ def _read_batches(folder: Path, kind: Any) -> tuple[tuple[str, ...], Arrays]:
 
 def _read_parquet(folder: Path) -> Arrays:
     """The layout of the Hugging Face data set uoft-cs/cifar10, folder plain_text."""
-    import pyarrow
     import pyarrow.parquet
 
     arrays = []
@@ -73,14 +65,9 @@ def _read_parquet(folder: Path) -> Arrays:
         for path in sorted(folder.glob(f"{split}-*.parquet")):
             try:
                 with pyarrow.parquet.ParquetFile(path) as file:
-                    count = file.metadata.num_rows
-                    images, labels = np.empty((count, 32, 32, 3), np.uint8), np.empty(count, np.int64)
-                    # In parts: reading a whole file at once would keep memory of its size allocated.
-                    batches = file.iter_batches(500, columns=["img", "label"])
-                    rows = (row for batch in batches for row in batch.to_pylist())
-                    for index, row in zip(range(count), rows, strict=True):
-                        images[index], labels[index] = _decode(row["img"]["bytes"]), row["label"]
-                parts.append((images, labels))
+                    rows = file.read(columns=["img", "label"]).to_pylist()
+                images = np.stack([_decode(row["img"]["bytes"]) for row in rows])
+                parts.append((images, np.array([row["label"] for row in rows], np.int64)))
             except Exception as error:  # Of pyarrow, of OpenCV, or of Python where a row is not as expected.
                 reason = " ".join(str(error).split())[:120]
                 raise UserError(f"{path} is damaged or not CIFAR-10's ({reason}): get it again") from error
@@ -90,8 +77,6 @@ def _read_parquet(folder: Path) -> Arrays:
                 f"{folder}: the {split} set must have {per_class:,} images of each class: get it again"
             )
         arrays += [images, labels]
-    # Arrow keeps freed memory, which every forked worker of a loader would inherit.
-    pyarrow.default_memory_pool().release_unused()
     return tuple(arrays)
 
 

@@ -6,7 +6,7 @@ ignored, and a picture whose pixels can be decoded is never refused for it.
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +27,12 @@ class PhotoWarning(UserWarning):
 
 
 class PhotoTransform:
-    """Turns a Pillow image of any size and mode into the input of a network, as predict.py does. Picklable.
-
-    mean, std: of the training set, per channel, in 0..1.
-    """
-
-    def __init__(self, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> None:
-        self.mean, self.std = tuple(mean), tuple(std)
+    """Turns a Pillow image of any size and mode into the input of a network of CIFAR-10. Picklable."""
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Normalised float32 (3, 32, 32); warns and raises as fit() does."""
+        """Float32 (3, 32, 32), normalised as predict.py does; warns and raises as fit() does."""
         pixels = torch.from_numpy(fit(image))[None]
-        return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std))[0].contiguous()
+        return normalise(pixels, torch.tensor(MEAN), torch.tensor(STD))[0].contiguous()
 
 
 def read(path: Path) -> np.ndarray:
@@ -152,27 +146,24 @@ def _grey(image: Image.Image) -> Image.Image:
     return Image.fromarray((255 * shares).round().clip(0, 255).astype(np.uint8))
 
 
-def endings() -> set[str]:
-    """Of the names of pictures, in lower case: ".jpg" and the others, also a phone's, which get an error."""
-    Image.init()
-    known = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    return known | {".heic", ".heif"}
+def among(paths: Iterable[Path]) -> list[Path]:
+    """The pictures among some paths, by the endings of their names, sorted."""
+    readable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    endings = readable | {".heic", ".heif"}  # A phone's, which Pillow cannot read: they get an error.
+    pictures = [path for path in paths if path.suffix.lower() in endings and path.is_file()]
+    # A Mac leaves a ._photo.jpg, which is no picture, beside each photo.jpg on a foreign disk.
+    return sorted(path for path in pictures if not path.name.startswith("."))
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """The pictures in a folder, by the endings of their names, sorted; subfolders are not searched.
+    """The pictures in a folder, sorted; subfolders are not searched.
 
     Raises UserError if there is none, or the folder cannot be read.
     """
-    known = endings()
     try:
-        pictures = sorted(
-            path for path in folder.iterdir() if path.suffix.lower() in known and path.is_file()
-        )
+        pictures = among(folder.iterdir())
     except OSError as error:
         raise UserError(f"{printable(folder)}: cannot be read ({error.strerror})") from error
-    # A Mac leaves a ._photo.jpg, which is no picture, beside each photo.jpg on a foreign disk.
-    pictures = [path for path in pictures if not path.name.startswith(".")]
     if not pictures:
         raise UserError(f"{printable(folder)}: holds no picture (subfolders are not searched)")
     return pictures

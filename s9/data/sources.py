@@ -3,21 +3,23 @@
 import hashlib
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from torchvision.datasets import CIFAR100
+from tqdm import tqdm
 
-from s9.data import download, folders
-from s9.data.cifar10 import CLASSES, MEAN, STD, read_cifar100, read_folder
-from s9.errors import UserError
+from s9.data import download, photos
+from s9.data.cifar10 import CLASSES, MEAN, STD, read_batches, read_folder
+from s9.errors import UserError, printable
 
 DATASETS = ("auto", "cifar10", "cifar100", "digits")
 FOLDER = "folder-"
 """How the name of a data set from a folder begins."""
-VALIDATION_IMAGES = 5_000
 
 
 class Data(NamedTuple):
@@ -55,7 +57,7 @@ class Data(NamedTuple):
 
     def validation(self) -> "Data":
         """The training set alone: its last 5,000 images, a tenth if fewer, replace the test set."""
-        count = min(VALIDATION_IMAGES, max(len(self.train_images) // 10, 1))
+        count = min(5_000, max(len(self.train_images) // 10, 1))
         images, labels = self.train_images, self.train_labels
         return self._replace(
             train_images=images[:-count],
@@ -69,7 +71,7 @@ def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path 
     """The named data set.
 
     dataset: "cifar10", "cifar100" or "digits"; "auto" for CIFAR-10 if it is available, else, with a warning,
-    the digits; or the path of a folder of pictures, see folders.py.
+    the digits; or the path of a folder of pictures, see pictures().
     data_dir: folder that holds CIFAR-10, as `cifar-10-batches-py` or as two parquet files; by default the
     environment variable CIFAR10_DIR; if that is not set either, it is downloaded, once, into `cache`.
     For CIFAR-100, the folder that holds `cifar-100-python`.
@@ -91,7 +93,7 @@ def load(dataset: str = "auto", data_dir: str | Path | None = None, cache: Path 
         try:
             folder = Path(data_dir).expanduser()
             if dataset == "cifar100":
-                classes, arrays = read_cifar100(folder)
+                classes, arrays = read_batches(folder, CIFAR100)
                 return Data("cifar100", classes, *arrays, *statistics(arrays[0]))
             return Data("cifar10", CLASSES, *read_folder(folder))
         except (OSError, RuntimeError) as error:  # A name too long, a home that is not there.
@@ -144,11 +146,65 @@ def description(dataset: str, facts: dict) -> tuple[tuple[str, ...], tuple[float
 
 
 def pictures(folder: Path) -> Data:
-    """A folder of pictures, see folders.py, under a name that no other data set has."""
-    classes, *arrays = folders.read(folder)
+    """A folder of pictures, in the layout of torchvision's ImageFolder, read as predict.py reads them.
+
+    Either FOLDER/train/CLASS/... and FOLDER/test/CLASS/... (or val), or FOLDER/CLASS/...: then a fifth of
+    each class, the same in every run, is the test set. A class's folder may have subfolders. The classes are
+    in alphabetical order; the training set is shuffled, always in the same way.
+
+    Raises UserError if there are fewer than two classes, a class has too few pictures, is only in the test
+    set, or has almost the name of another, or a picture cannot be read.
+    """
+    train, *tests = (folder / name for name in ("train", "test", "val"))
+    test = next((path for path in tests if train.is_dir() and path.is_dir()), None)
+    found = _find_pictures(train if train.is_dir() else folder, least=1 if test else 2)
+    classes, found_test = tuple(found), _find_pictures(test, least=1) if test else {}
+    for name in found_test.keys() - found.keys():
+        raise UserError(f"{test} has the class {name!r}, but {train} does not: add it or remove it")
+    if not test:
+        for label, name in enumerate(classes):
+            paths = np.random.default_rng([0, label]).permutation(found[name])
+            count = max(1, round(len(paths) / 5))
+            found_test[name], found[name] = paths[:count], paths[count:]
+    images, labels = _read_pictures(found, classes)
+    order = np.random.default_rng(0).permutation(len(labels))
+    arrays = images[order], labels[order], *_read_pictures(found_test, classes)
     name = FOLDER + re.sub(r"[^\w.-]+", "_", folder.resolve().name)
-    mean, std = statistics(arrays[0])
+    mean, std = statistics(images)
     return Data(name, classes, *arrays, mean=mean, std=std, folder=str(folder))
+
+
+def _find_pictures(folder: Path, least: int) -> dict[str, list[Path]]:
+    """The pictures of each class; raises UserError if one has fewer than `least`."""
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    except OSError as error:
+        raise UserError(f"{printable(folder)} cannot be read ({error.strerror})") from error
+    if len(names) < 2:
+        holds = f"only the class {names[0]!r}" if names else "no class"
+        raise UserError(f"{folder} holds {holds}: it needs a folder of pictures for each of two or more")
+    alike, count = Counter(name.casefold().strip() for name in names).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{folder} has {count} classes named {alike!r}, but for case and spaces: rename them")
+    found = {name: photos.among((folder / name).rglob("*")) for name in names}
+    for name, paths in found.items():
+        if len(paths) < least:
+            raise UserError(f"{folder / name} holds {len(paths)} pictures: it needs at least {least}")
+    return found
+
+
+def _read_pictures(found: dict[str, list[Path]], classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    pairs = [(path, label) for label, name in enumerate(classes) for path in found.get(name, ())]
+    images, problems = np.empty((len(pairs), photos.SIZE, photos.SIZE, 3), np.uint8), []
+    bar = tqdm(pairs, "Reading pictures", disable=None, leave=False)  # None: no bar outside of a terminal.
+    for index, (path, _) in enumerate(bar):
+        try:
+            images[index] = photos.read(path)
+        except UserError as error:
+            problems.append(error)
+    if problems:
+        raise UserError(f"{len(problems)} of {len(pairs)} pictures cannot be used, the first: {problems[0]}")
+    return images, np.array([label for _, label in pairs], np.int64)
 
 
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -181,6 +237,6 @@ def digits() -> Data:
         images, labels, test_size=0.2, random_state=0, stratify=labels
     )
     classes = tuple(f"digit {digit}" for digit in range(10))
-    arrays = train_images, train_labels, test_images, test_labels
-    mean, std = (train_images / 255).mean((0, 1, 2)), (train_images / 255).std((0, 1, 2))
-    return Data("digits", classes, *arrays, tuple(mean.tolist()), tuple(std.tolist()))
+    pixels = train_images / 255
+    mean, std = tuple(pixels.mean((0, 1, 2)).tolist()), tuple(pixels.std((0, 1, 2)).tolist())
+    return Data("digits", classes, train_images, train_labels, test_images, test_labels, mean, std)
