@@ -149,14 +149,6 @@ def small_numbers():
         torch.set_flush_denormal(False)
 
 
-@pytest.fixture(scope="module")
-def made():
-    """As many images and labels as CIFAR-10 has, made up."""
-    from made_data import make_data
-
-    return make_data()
-
-
 @pytest.fixture
 def mirrors():
     """A server that plays mirrors of a small CIFAR-10, which torchvision expects while it runs."""

@@ -15,7 +15,6 @@ from s9.data.cifar10 import CLASSES
 from s9.data.sources import Data
 
 THREE = (A.HorizontalFlip, A.ShiftScaleRotate, A.CoarseDropout)
-SIZES = {"train": 50_000, "test": 10_000}
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -34,15 +33,6 @@ def png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
-def make_data() -> Data:
-    """As many images and labels as CIFAR-10 has, 500 different images in a fixed disorder."""
-    random = np.random.default_rng(1)
-    images, arrays = make_images(500), []
-    for count in SIZES.values():
-        arrays += [images[random.integers(0, 500, count)], random.permutation(np.arange(count) % 10)]
-    return Data("cifar10", CLASSES, *arrays)
-
-
 def small(count: int = 10) -> Data:
     images, labels = make_images(count), np.arange(count) % 10
     return Data("cifar10", CLASSES, images, labels, images[::-1], labels)
@@ -52,47 +42,40 @@ def write_parquet(path: Path, images: list, labels: list) -> None:
     """As in the Hugging Face data set; `images` are files' contents."""
     rows = [{"bytes": image, "path": None} for image in images]
     table = pyarrow.table({"img": rows, "label": labels})
-    pyarrow.parquet.write_table(table, path, row_group_size=4_321)
+    pyarrow.parquet.write_table(table, path, row_group_size=7)
 
 
-def write_batches(root: Path, data: Data, monkeypatch) -> Path:
-    """Torchvision's layout, whose checksums torchvision expects until the test ends; returns `root`."""
-    folder = root / "cifar-10-batches-py"
+def write_torchvision(root: Path, kind: type, contents: dict[str, dict], monkeypatch) -> Path:
+    """A data set of torchvision's, whose checksums its class expects until the test ends; returns `root`.
+
+    contents: by name, of the files for training, of that for the test, and of that with the classes' names.
+    """
+    folder = root / kind.base_folder
     folder.mkdir(parents=True)
-    size = -(-len(data.train_images) // 5)
-    batches = {
-        f"data_batch_{number + 1}": (data.train_images[start:][:size], data.train_labels[start:][:size])
-        for number, start in enumerate(range(0, 5 * size, size))
-    }
-    batches["test_batch"] = (data.test_images, data.test_labels)
     sums = []
-    for name, (images, labels) in batches.items():
-        planes = images.transpose(0, 3, 1, 2).reshape(len(images), 3 * 32 * 32)
-        content = pickle.dumps({"data": planes, "labels": labels.tolist()})
-        (folder / name).write_bytes(content)
-        sums.append([name, hashlib.md5(content).hexdigest()])
-    content = pickle.dumps({"label_names": list(CLASSES)})
-    (folder / "batches.meta").write_bytes(content)
-    meta = {
-        "filename": "batches.meta",
-        "key": "label_names",
-        "md5": hashlib.md5(content).hexdigest(),
-    }
-    monkeypatch.setattr(CIFAR10, "train_list", sums[:5])
-    monkeypatch.setattr(CIFAR10, "test_list", sums[5:])
-    monkeypatch.setattr(CIFAR10, "meta", meta)
+    for name, content in contents.items():
+        (folder / name).write_bytes(pickle.dumps(content))
+        sums.append([name, hashlib.md5(pickle.dumps(content)).hexdigest()])
+    monkeypatch.setattr(kind, "train_list", sums[:-2])
+    monkeypatch.setattr(kind, "test_list", sums[-2:-1])
+    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": sums[-1][1]})
     return root
 
 
-def assert_same(first: Data, second: Data) -> None:
-    for name in ARRAYS:
-        np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)
-    assert (first.name, first.classes, first.mean, first.std) == (
-        second.name,
-        second.classes,
-        second.mean,
-        second.std,
-    )
+def write_batches(root: Path, data: Data, monkeypatch) -> Path:
+    """CIFAR-10 as torchvision has it."""
+
+    def content(images: np.ndarray, labels: np.ndarray) -> dict:
+        return {"data": images.transpose(0, 3, 1, 2).reshape(len(images), -1), "labels": labels.tolist()}
+
+    parts = np.array_split(np.arange(len(data.train_labels)), 5)
+    contents = {
+        f"data_batch_{number}": content(data.train_images[part], data.train_labels[part])
+        for number, part in enumerate(parts, 1)
+    }
+    contents["test_batch"] = content(data.test_images, data.test_labels)
+    contents["batches.meta"] = {"label_names": list(CLASSES)}
+    return write_torchvision(root, CIFAR10, contents, monkeypatch)
 
 
 def assert_well_formed(data: Data, train: int, test: int) -> None:

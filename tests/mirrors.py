@@ -21,11 +21,6 @@ from s9.data.download import Source
 
 MIN_RATE = 30_000.0
 STEP = 0.02  # seconds between two pieces of a crawling answer
-TRAIN, TEST = b"train parquet " * 1000, b"test parquet " * 1000
-PARQUET = tuple(
-    ("", f"{name}.parquet", f"sha256:{hashlib.sha256(content).hexdigest()}")
-    for name, content in (("train", TRAIN), ("test", TEST))
-)
 
 
 def batch_files() -> dict[str, bytes]:
@@ -39,11 +34,11 @@ def batch_files() -> dict[str, bytes]:
     return {f"cifar-10-batches-py/{name}": pickle.dumps(content) for name, content in files.items()}
 
 
-def tar_gz(members: list[tuple[str | tarfile.TarInfo, bytes]]) -> bytes:
+def tar_gz(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, content in members:
-            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
@@ -54,89 +49,74 @@ def md5(content: bytes) -> str:
 
 
 FILES = batch_files()
-ARCHIVE = tar_gz([*FILES.items(), ("cifar-10-batches-py/readme.html", b"<html></html>")])
+ARCHIVE = tar_gz({**FILES, "cifar-10-batches-py/readme.html": b"<html></html>"})
 
 
 class Mirrors(ThreadingHTTPServer):
-    """Answers by the path's first part, and counts requests by path."""
+    """Behaves as the path says, and counts requests by path."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.requests = Counter()
-        self.contents = {"archive": ARCHIVE, "train": TRAIN, "test": TEST}
         self.over = threading.Event()
         self.meeting = threading.Barrier(2)
 
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{path}"
-
     def archive(self, behaviour: str, min_rate: float = MIN_RATE) -> Source:
-        file = (self.url(f"{behaviour}/archive"), CIFAR10.filename, f"md5:{md5(ARCHIVE)}")
-        return Source(behaviour, (file,), min_rate)
-
-    def parquet(self, train: str = "good") -> Source:
-        urls = {"train.parquet": self.url(f"{train}/train"), "test.parquet": self.url("good/test")}
-        return Source("parquet", tuple((urls[name], name, sha256) for _, name, sha256 in PARQUET), MIN_RATE)
+        return Source(behaviour, f"http://127.0.0.1:{self.server_port}/{behaviour}", min_rate)
 
 
 class Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.server.requests[self.path.strip("/")] += 1
-        behaviour, name = self.path.strip("/").split("/")
-        content = self.server.contents[name]
+        behaviour = self.path.strip("/")
+        self.server.requests[behaviour] += 1
         if behaviour == "missing":
             self.send_error(404)
             return
         if behaviour in ("moved", "loop"):
             self.send_response(302)
-            self.send_header("Location", f"/{'good' if behaviour == 'moved' else 'loop'}/{name}")
+            self.send_header("Location", "/good" if behaviour == "moved" else "/loop")
             self.end_headers()
             return
         if behaviour == "mute":
             self.server.over.wait(10)
             return
-        if behaviour == "html":
-            content = b"<!DOCTYPE html><title>Please sign in</title>"
-        if behaviour == "wrong":
-            content = content[:-1] + bytes([content[-1] ^ 1])
         if behaviour == "meet":
             self.server.meeting.wait(60)
+        content = {
+            "html": b"<!DOCTYPE html><title>Please sign in</title>",
+            "wrong": ARCHIVE[:-1] + bytes([ARCHIVE[-1] ^ 1]),
+        }.get(behaviour, ARCHIVE)
         self.send_response(200)
         if behaviour != "lengthless":
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         half = len(content) // 2
-        if behaviour == "cut":
-            content = content[:half]
+        self.wfile.write(content[:half])
         if behaviour == "stall":
-            self.wfile.write(content[:half])
             self.server.over.wait(10)
-        elif behaviour in ("crawl", "tire"):
-            if behaviour == "tire":
-                self.wfile.write(content[:half])
-                content = content[half:]
+        elif behaviour == "tire":
             piece = 400  # bytes, each STEP: 20 kB/s
             with contextlib.suppress(OSError):  # The client leaves, as it should.
-                for start in range(0, len(content), piece):
+                for start in range(half, len(content), piece):
                     self.wfile.write(content[start : start + piece])
                     time.sleep(STEP)
-        else:
-            self.wfile.write(content)
+        elif behaviour != "cut":
+            self.wfile.write(content[half:])
 
     def log_message(self, *_) -> None:
         pass
 
 
-def expect_the_small_one(monkeypatch: pytest.MonkeyPatch, timeout: float = 0.5) -> None:
+def expect_the_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives torchvision the small data set's checksums, and little patience to the download."""
-    monkeypatch.setattr(download, "TIMEOUT", timeout)
+    monkeypatch.setattr(download, "TIMEOUT", 0.5)
     monkeypatch.setattr(download, "WINDOW", 0.15)
-    monkeypatch.setattr(download, "PARQUET", PARQUET)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     sums = [[Path(name).name, md5(content)] for name, content in FILES.items()]
     meta = {"filename": "batches.meta", "key": "label_names", "md5": sums[6][1]}
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(ARCHIVE))
     monkeypatch.setattr(CIFAR10, "train_list", sums[:5])
     monkeypatch.setattr(CIFAR10, "test_list", sums[5:6])
     monkeypatch.setattr(CIFAR10, "meta", meta)
@@ -158,12 +138,6 @@ def fill(cache: Path, *sources: Source) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(download, "SOURCES", sources)
         return download.cifar10(cache)
-
-
-def fill_as_a_process(cache: Path, source: Source) -> Path:
-    """For a process of its own, which knows nothing of the small data set yet; it is in no hurry."""
-    expect_the_small_one(pytest.MonkeyPatch(), timeout=60)
-    return fill(cache, source)
 
 
 def assert_torchvision_loads(root: Path) -> None:

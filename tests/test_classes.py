@@ -1,12 +1,11 @@
 """Data sets of 3, 17 and 100 classes, from folders of pictures and CIFAR-100, through every command."""
 
-import hashlib
 import json
-import pickle
 
 import numpy as np
 import onnx
 import pytest
+from made_data import write_torchvision
 from PIL import Image
 from small import SmallNet, fit_small, small_data
 from torchvision.datasets import CIFAR100
@@ -35,21 +34,12 @@ def write_pictures(folder, classes, count, kinds=("png", "jpg")):
 
 def write_cifar100(root, monkeypatch):
     """Torchvision's layout with two training images and a test image of each class."""
-    folder = root / CIFAR100.base_folder
-    folder.mkdir(parents=True)
-    names = [f"class {label}" for label in range(100)]
-    contents = {"meta": {"fine_label_names": names}}
+    contents = {}
     for split, count in (("train", 200), ("test", 100)):
         pixels = np.random.default_rng(count).integers(0, 256, (count, 3072), np.uint8)
         contents[split] = {"data": pixels, "fine_labels": [index % 100 for index in range(count)]}
-    sums = {}
-    for name, content in contents.items():
-        (folder / name).write_bytes(pickle.dumps(content))
-        sums[name] = hashlib.md5(pickle.dumps(content)).hexdigest()
-    monkeypatch.setattr(CIFAR100, "train_list", [["train", sums["train"]]])
-    monkeypatch.setattr(CIFAR100, "test_list", [["test", sums["test"]]])
-    monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": sums["meta"]})
-    return root
+    contents["meta"] = {"fine_label_names": [f"class {label}" for label in range(100)]}
+    return write_torchvision(root, CIFAR100, contents, monkeypatch)
 
 
 @pytest.fixture
