@@ -1,6 +1,7 @@
 """The networks for any program, through torch.hub: torch.hub.load("YOUR_NAME/S9", "best", pretrained=True)"""
 
 # Modules alone: torch.hub.list takes any public name that can be called for something to load.
+import copyreg
 import functools
 import hashlib
 import importlib
@@ -82,16 +83,15 @@ def _import(name: str) -> types.ModuleType:
     module = importlib.import_module(f"{package}.{name}")
     for kind in vars(module).values():
         if isinstance(kind, type) and kind.__module__ == module.__name__:
-            kind.__reduce_ex__ = functools.partialmethod(_reduce, kind, name)
+            copyreg.pickle(kind, _reduce)
     return module
 
 
-def _reduce(instance: typing.Any, kind: type, module: str, protocol: int) -> tuple:
+def _reduce(instance: typing.Any) -> tuple:
     """As object.__reduce_ex__, but another process finds the class through torch.hub."""
-    if type(instance) is not kind:  # A class that the caller derived.
-        return object.__reduce_ex__(instance, protocol)
+    _, _, module = type(instance).__module__.partition(".")
     new = functools.partial(torch.hub.load, str(REPO), "_new", source="local")
-    return new, (module, kind.__name__), vars(instance)
+    return new, (module, type(instance).__name__), vars(instance)
 
 
 def _new(module: str, kind: str) -> typing.Any:

@@ -20,7 +20,7 @@ from s9 import records
 from s9.analysis.interpret import class_probabilities
 from s9.data import photos
 from s9.data.sources import description
-from s9.engine.hardware import DEVICES, make_accelerator
+from s9.engine.hardware import DEVICES
 from s9.errors import CommandParser, UserError, printable
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,7 +31,6 @@ class Trained(NamedTuple):
 
     model: str
     network: nn.Module
-    dataset: str
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -45,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         trained = trained_network(folder, options.device)
     except UserError as error:
-        parser.error(printable(error))
+        parser.error(str(error))
     predictions, errors = [], []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", photos.PhotoWarning)
@@ -83,14 +82,8 @@ def make_parser() -> CommandParser:
         metavar="PICTURE",
         help="a file in any format that Pillow reads, or a folder: the pictures in it, not in its subfolders",
     )
-    parser.add_argument(
-        "--run",
-        type=Path,
-        help="run folder whose network to ask; default: results/best, or results/reference if there is none",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON document, with the probabilities of all classes"
-    )
+    parser.add_argument("--run", type=Path, help="run folder; default: the run that README.md leads with")
+    parser.add_argument("--json", action="store_true", help="one JSON document, with all probabilities")
     parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)} (%(default)s)")
     return parser
 
@@ -98,12 +91,8 @@ def make_parser() -> CommandParser:
 def trained_network(folder: Path, device: str = "auto") -> Trained:
     """The network of a run folder, on the device. Raises UserError if the run or the device is not there."""
     run = records.read(folder)
-    network = utils.network_of(run)
-    records.load_weights(folder, network)
-    device = make_accelerator(device, "float32").device
-    network.eval().to(device, memory_format=torch.channels_last)
-    data = description(run.settings.dataset, run.facts.get("data", {}))
-    return Trained(run.settings.model, network, run.settings.dataset, *data)
+    network = utils.trained_network(run, None, device).eval()
+    return Trained(run.settings.model, network, *description(run.settings.dataset, run.facts.get("data", {})))
 
 
 def answers(trained: Trained, paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, float] | UserError]]:

@@ -108,33 +108,24 @@ def test_shift_scale_rotate_stays_within_its_limits(shift, pixels):
     )  # 0 is twice as likely: cut from both sides
 
 
-def first_images(seeding, count: int) -> list[tuple[bool, bool, bool]]:
-    """What was done to the first image after each of `count` seeds."""
-    transform, image = A.Compose(the_three(train_transform())), make_image()
-    done = []
-    for seed in range(count):
-        seeding(transform, seed)
-        done.append(what_was_done(transform(image=image)["image"]))
-    return done
-
-
-def test_augmentations_are_independent_right_after_reseed():
-    """Albumentations' own seeding ties them together."""
-    done = first_images(reseed, 2_000)
-    low, high = binom.interval(0.9999, 2_000, 0.5)
-    assert all(low <= hits <= high for hits in np.sum(done, axis=0))
-    assert dependence(done) > 0.001
-    tied = first_images(lambda transform, seed: transform.set_random_seed(seed), 200)
-    assert set(tied) == {(False, False, False), (True, True, True)}
-
-
-def test_augmentations_are_independent_under_the_loaders_seeds():
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_augmentations_are_independent_under_the_loaders_seeds(batch_size):
     images = np.stack([make_image()] * 2_000)
     data = Images(images, np.zeros(2_000, np.int64), train_transform())
     done = []
-    for batch in Batches(2_000, 8, seed=0, shuffle=True):
+    for batch in Batches(2_000, batch_size, seed=0, shuffle=True):
         done += [what_was_done(image) for image in data[batch][0]]
+    low, high = binom.interval(0.9999, 2_000, 0.5)
+    assert all(low <= hits <= high for hits in np.sum(done, axis=0))
     assert dependence(done) > 0.001
+
+
+def test_albumentations_own_seeding_ties_them_together():
+    transform, tied = A.Compose(the_three(train_transform())), set()
+    for seed in range(200):
+        transform.set_random_seed(seed)
+        tied.add(what_was_done(transform(image=make_image())["image"]))
+    assert tied == {(False, False, False), (True, True, True)}
 
 
 def test_test_transform_is_exact_and_always_the_same():
