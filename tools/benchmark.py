@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import dataset
@@ -137,11 +137,12 @@ def measure_step(bench: Bench) -> Iterator[Row]:
         plain, ours = Plain(bench.device, name), Ours(bench.device, name)
         plain_batches, batches = ready_batches(bench, PRESETS[name].batch_size)
         precision, our_way = precision_of(ours.accelerator), partial(ours.train, batches)
+        matrices = torch.randn(2, *[8192 if bench.on_gpu else 2048] * 2, device=bench.device)
         ways = [
             partial(plain.train, plain_batches),
             our_way,
-            matrix_product(bench, torch.float32),
-            matrix_product(bench, getattr(torch, precision)),
+            partial(multiply, matrices),
+            partial(multiply, matrices.to(getattr(torch, precision))),
         ]
         before, after, peak, our_peak = rates(ways, bench.seconds)
         what = f"step of {name}, float32 and {precision}, images/s"
@@ -156,16 +157,11 @@ def measure_step(bench: Bench) -> Iterator[Row]:
             yield bench.compare("step", f"step of {name} without and with a CUDA graph", eager, our_way)
 
 
-def matrix_product(bench: Bench, dtype: torch.dtype) -> Way:
-    """A way that multiplies two square matrices; its "images" are floating-point operations."""
-    side = 8192 if bench.on_gpu else 2048
-    left, right = (torch.randn(side, side, device=bench.device).to(dtype) for _ in range(2))
-
-    def multiply() -> int:
-        (left @ right)[0, 0].item()  # Waits for the device.
-        return 2 * side**3
-
-    return multiply
+def multiply(matrices: Tensor) -> int:
+    """Multiplies two square matrices (2, side, side); returns the number of floating-point operations."""
+    left, right = matrices
+    (left @ right)[0, 0].item()  # Waits for the device.
+    return 2 * len(left) ** 3
 
 
 def measure_test(bench: Bench) -> Iterator[Row]:

@@ -31,12 +31,9 @@ def main(arguments: list[str] | None = None) -> None:
         description="Write a run's network as an ONNX file, if ONNX Runtime gives the same logits.",
         epilog="Exit code 1, and no file, if a logit differs by more than 0.0001.",
     )
-    parser.add_argument(
-        "--run", type=Path, default=Path("results/reference"), metavar="RUN", help="run folder (%(default)s)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("s9.onnx"), metavar="FILE", help="file to write (%(default)s)"
-    )
+    run, out = Path("results/reference"), Path("s9.onnx")
+    parser.add_argument("--run", type=Path, default=run, metavar="RUN", help="run folder (%(default)s)")
+    parser.add_argument("--out", type=Path, default=out, metavar="FILE", help="file to write (%(default)s)")
     options = parser.parse_args(arguments)
     try:
         if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:

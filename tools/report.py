@@ -124,11 +124,9 @@ def fill(pages: dict[Path, str], parts: dict[str, str]) -> dict[Path, str]:
     pattern = rf"<!-- (\S+): made by `{COMMAND}` -->\n(?:.*?\n)?<!-- end of \1 -->"
     found = [name for text in pages.values() for name in re.findall(pattern, text, re.DOTALL)]
     for name in sorted({*found, *parts}):
-        if name not in parts or found.count(name) != 1:
-            expected = 1 if name in parts else 0
-            raise UserError(
-                f"the pages must have {expected} pairs of markers {name!r}, got {found.count(name)}"
-            )
+        expected, got = int(name in parts), found.count(name)
+        if got != expected:
+            raise UserError(f"the pages must have {expected} pairs of markers {name!r}, got {got}")
 
     def filled(match: re.Match) -> str:
         return f"<!-- {match[1]}: made by `{COMMAND}` -->\n{parts[match[1]]}\n<!-- end of {match[1]} -->"
@@ -165,7 +163,6 @@ def refresh_readme(folder: Path, check: bool = False) -> int:
 
     check: rewrites nothing, and returns 1 if a page is out of date or if a run's log, history and settings
     disagree; otherwise such a run raises UserError before anything is written.
-
     folder: the run that README.md leads with.
     """
     runs = [records.read(folder) for folder in evidence.run_folders(REPO)]
@@ -174,11 +171,11 @@ def refresh_readme(folder: Path, check: bool = False) -> int:
     if lines and not check:
         raise UserError(f"{lines[0]}: restore the files as the run wrote them")
     for path, text in written_pages(folder).items():
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            what = f"is out of date: run {COMMAND}" if check else "rewritten"
-            lines.append(f"{path.relative_to(REPO)} {what}")
-            if not check:
-                files.replace(path, text.encode())
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        lines.append(f"{path.relative_to(REPO)} {f'is out of date: run {COMMAND}' if check else 'rewritten'}")
+        if not check:
+            files.replace(path, text.encode())
     print("\n".join(lines) or "all pages are up to date")
     return int(check and bool(lines))
 
