@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,21 +12,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, reduce
+from accelerate.utils import reduce
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from dataset import default_workers, loaders, train_transform
+from dataset import loaders, train_transform
 from model import build
 from s9 import records
 from s9.data.device_loader import Loader, normalise
 from s9.data.sources import Data, description
-from s9.engine import finetune
 from s9.engine.failures import FiniteCheck, delayed_signals, explain_failures
-from s9.engine.hardware import Hardware, make_accelerator, precision_of, shared_batch_norm
-from s9.engine.optimizer import make_optimizer
+from s9.engine.hardware import Hardware, make_accelerator, precision_of
 from s9.engine.progress import Forecast, ProgressBar
-from s9.engine.run import Progress, RunState, on_main_process
+from s9.engine.run import Progress, RunState, on_main_process, start_from
 from s9.engine.step import GraphedStep
 from s9.errors import Interrupted, RunError, UserError, option
 from s9.records import Epoch, Run
@@ -47,14 +46,11 @@ def new_network(name: str, classes: int = 10) -> nn.Module:
 
 
 class Scores(NamedTuple):
-    """Of one pass over a loader."""
+    """Of one pass over a loader: mean cross-entropy in nats, accuracy in per cent, and both as printed."""
 
     loss: float
-    """Mean cross-entropy, nats an image."""
     accuracy: float
-    """Per cent."""
     line: str
-    """As it was printed."""
 
 
 def cross_entropies(logits: Tensor, labels: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
@@ -88,7 +84,7 @@ def train(
     compare with those on the test set.
     progress: of the epoch so far, if it was interrupted; updated in place.
     stop: called after every batch; True ends the epoch early.
-    bar: where the progress is shown. step: runs forward and backward pass as a CUDA graph; None: as they are.
+    bar: where the progress is shown. step: runs forward and backward pass as a CUDA graph.
 
     Raises RunError if a loss or a gradient is not finite.
     """
@@ -102,6 +98,7 @@ def train(
         correct = (logits.argmax(1) == labels).sum(dtype=torch.float32)
         return loss.detach(), plain_loss.detach(), correct
 
+    compute = partial(step, forward_backward) if step else forward_backward
     network.train()
     progress = progress or Progress()
     sums = torch.tensor([progress.loss, progress.correct], dtype=torch.float32, device=accelerator.device)
@@ -109,11 +106,7 @@ def train(
     bar = bar or ProgressBar(accelerator.is_main_process)
     bar.start(len(loader), progress.batches)
     for batch_id, (images, labels) in enumerate(loader, progress.batches):
-        bar.batch_arrived()
-        if step is None:
-            loss, plain_loss, correct = forward_backward(images, labels)
-        else:
-            loss, plain_loss, correct = step(forward_backward, images, labels)
+        loss, plain_loss, correct = compute(images, labels)
         check.update(batch_id, loss, gradients=accelerator.scaler is None)
         optimizer.step()
         scheduler.step()
@@ -181,10 +174,9 @@ def probabilities(network: nn.Module, data: Data) -> np.ndarray:
 
 
 class Trained(NamedTuple):
-    """A finished run."""
+    """A finished run; the network is on the device it was trained on."""
 
     network: nn.Module
-    """On the device it was trained on."""
     history: list[Epoch]
     folder: Path
 
@@ -206,14 +198,13 @@ def fit(
     The settings and the data decide everything: the network is built here, so that a call repeats to the bit
     whatever ran before it in the same process.
 
-    folder: of the run, which must not hold one; None: the first free runs/<model>-<dataset>-N.
-    runs: parent of the folders that are chosen here.
+    folder: of the run, which must not hold one; None: the first free <runs>/<model>-<dataset>-N.
     resume: continue the run in `folder`, or the one in `runs` that was saved last, from its checkpoint. The
     result is as if it had never stopped.
     after_epoch: called in the main process with the records so far, once an epoch is saved.
     transform: an Albumentations Compose for the training images in place of dataset.train_transform, see
     check_transform; it overrides settings.augmentation and settings.shift, and the record holds it.
-    init: folder of a run to take the initial weights from, see finetune.py.
+    init: folder of a run to take the initial weights from, see start_from.
     heading: printed above the run's first line, once nothing is refused any more.
 
     Tests run in the precision of training, the last one in float32: it is the result. Several processes
@@ -223,44 +214,27 @@ def fit(
     the training fails; Interrupted if it is stopped by a signal (Ctrl-C), after the run is saved.
     """
     accelerator = make_accelerator(hardware.device, hardware.precision)
-    device = accelerator.device
-    workers = default_workers(device) if hardware.workers is None else hardware.workers
     if settings.dataset != data.name:
         raise UserError(f"the settings are for {settings.dataset}, the data is {data.name}: use the same")
     if settings.validation:
         data = data.validation()
     network = _first_network(settings, data)
-    weights, start = finetune.read_start(init, network, data.classes) if init else ({}, None)
+    chosen = {"transform": " ".join(repr(transform).split())} if transform else {}
+    if init:
+        chosen["init"] = start_from(init, network, data.classes)
     augmentation = transform or train_transform(data.mean, data.std, settings.augmentation, settings.shift)
-    part = {"process": accelerator.process_index, "processes": accelerator.num_processes}
-    train_loader, test_loader = loaders(
-        data, settings.batch_size, settings.seed, workers, device, augmentation, **part
+    share = accelerator.process_index, accelerator.num_processes
+    both = loaders(
+        data, settings.batch_size, settings.seed, hardware.workers, accelerator.device, augmentation, *share
     )
     claim = records.run_to_resume if resume else records.create_run
     folder = on_main_process(accelerator, lambda: claim(settings, folder, Path(runs)))
 
     torch.manual_seed(settings.seed + accelerator.process_index)
-    # Values below 1e-38 do not matter here, and a CPU computes with them many times slower.
-    torch.set_flush_denormal(True)
-    if hasattr(network, "init_whitening"):  # The first layer is computed from the data.
-        images = torch.from_numpy(np.ascontiguousarray(data.train_images[:WHITENING_IMAGES]))
-        network.init_whitening(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))
-    network.load_state_dict(weights, strict=False)
-    network.to(device, memory_format=torch.channels_last)
-    optimizer, scheduler = make_optimizer(network, settings, settings.epochs * len(train_loader))
-    # Accelerate changes the forward of the module it is given to mixed precision; wrapped in another module,
-    # `network` itself stays as it is and tests in float32.
-    prepared, optimizer = accelerator.prepare(nn.Sequential(network), optimizer)
-
-    facts = records.collect_facts(data.facts(), device, precision_of(accelerator), workers)
-    if transform:
-        facts["transform"] = " ".join(repr(transform).split())
-    if start:
-        facts["init"] = start
-    parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
-    if accelerator.scaler:
-        parts["scaler"] = accelerator.scaler
-    state = RunState(Run(folder, settings, facts, [], ""), parts, accelerator)
+    workers = both[0].source.num_workers
+    facts = records.collect_facts(data.facts(), accelerator.device, precision_of(accelerator), workers)
+    run = Run(folder, settings, facts | chosen, [], "")
+    state = RunState(run, network, both, accelerator, hardware.graph)
     if resume:
         state.restore()
     else:
@@ -268,20 +242,22 @@ def fit(
     what = f"{settings.model} on {data.name} for {settings.epochs} epochs, seed {settings.seed}"
     begun = f"{heading}{what}: {'resumed' if resume else 'saved'} in {folder}\n\n"
     accelerator.print(begun + state.run.log, end="", flush=True)
-    one_gpu = device.type == "cuda" and accelerator.distributed_type == DistributedType.NO
-    graphed = one_gpu and hardware.graph
-    step = GraphedStep(network, settings.batch_size, facts["precision"]) if graphed else None
-    _train_epochs(state, _Loop(prepared, train_loader, test_loader, step), after_epoch)
+    _train_epochs(state, after_epoch)
     return Trained(network, state.run.history, folder)
 
 
 def _first_network(settings: Settings, data: Data) -> nn.Module:
-    """A new network of the settings' model for the data's classes, its weights drawn from the seed."""
+    """A new network of the settings' model for the data's classes, its weights drawn from the seed.
+
+    A network with init_whitening() computes its first layer from training images.
+    """
     labels, last = np.concatenate([data.train_labels, data.test_labels]), len(data.classes) - 1
     if labels.min() < 0 or labels.max() > last:
         raise UserError(f"{data.name}: labels must be 0 to {last}, got {labels.min()} to {labels.max()}")
     if torch.get_default_dtype() != torch.float32:
         raise UserError(f"torch's default dtype is {torch.get_default_dtype()}: set it back to torch.float32")
+    # Values below 1e-38 do not matter here, and a CPU computes with them many times slower.
+    torch.set_flush_denormal(True)
     torch.manual_seed(settings.seed)
     network = new_network(settings.model, len(data.classes))
     size = image_size(settings, epoch=1)
@@ -291,72 +267,56 @@ def _first_network(settings: Settings, data: Data) -> nn.Module:
     except RuntimeError as error:
         problem = f"{option('first_size')} {size} is too small for the model {settings.model}"
         raise UserError(f"{problem}: use up to 32") from error
+    if hasattr(network, "init_whitening"):
+        images = torch.from_numpy(np.ascontiguousarray(data.train_images[:WHITENING_IMAGES]))
+        network.init_whitening(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))
     return network
 
 
-class _Loop(NamedTuple):
-    """What an epoch needs beside the state of the run."""
-
-    prepared: nn.Module
-    train_loader: Loader
-    test_loader: Loader
-    step: GraphedStep | None
-
-
-def _train_epochs(state: RunState, loop: _Loop, after_epoch: Callable[[Run], None]) -> None:
+def _train_epochs(state: RunState, after_epoch: Callable[[Run], None]) -> None:
     """Trains from where `state` is to the last epoch; saves after each, and when a signal stops the run."""
-    accelerator, settings, folder = state.accelerator, state.run.settings, state.run.folder
-    chosen, data = records.hardware_in_words(state.run.facts), state.run.facts["data"]
-    epochs = range(len(state.run.history) + 1, settings.epochs + 1)
-    sizes, tested = [image_size(settings, epoch) for epoch in epochs], data["test"] / data["train"]
-    forecast = Forecast(chosen, sizes, state.progress.batches, tested, accelerator.device)
+    accelerator, run, settings = state.accelerator, state.run, state.run.settings
+    epochs = range(len(run.history) + 1, settings.epochs + 1)
+    forecast = Forecast(
+        records.hardware_in_words(run.facts),
+        [image_size(settings, epoch) for epoch in epochs],
+        batches=len(state.train_loader),
+        first=state.progress.batches,
+        tested=run.facts["data"]["test"] / run.facts["data"]["train"],
+        device=accelerator.device,
+    )
     # Several processes cannot agree on the batch to stop at: there, signals act at once.
     with (
-        shared_batch_norm(state.parts["network"], accelerator.num_processes),
         delayed_signals(accelerator.num_processes == 1) as signals,
         ProgressBar(accelerator.is_main_process, forecast) as bar,
     ):
         for epoch in epochs:
-            with explain_failures(epoch, folder, settings):
-                _train_epoch(state, epoch, loop, lambda: bool(signals), bar)
-            state.run.facts["cuda_graph"] = loop.step is not None and loop.step.replay is not None
+            with explain_failures(epoch, run.folder, settings):
+                _train_epoch(state, epoch, lambda: bool(signals), bar)
             state.save()
             if accelerator.is_main_process and not state.progress.batches:
                 after_epoch(state.run)
-            if signals and len(state.run.history) < settings.epochs:
+            if signals and not state.run.complete:
                 where = f"in epoch {epoch}" if state.progress.batches else f"after epoch {epoch}"
-                raise Interrupted(where, signals[0], folder)
+                raise Interrupted(where, signals[0], run.folder)
 
 
-def _train_epoch(
-    state: RunState, epoch: int, loop: _Loop, stop: Callable[[], bool], bar: ProgressBar
-) -> None:
+def _train_epoch(state: RunState, epoch: int, stop: Callable[[], bool], bar: ProgressBar) -> None:
     """One epoch and its test, or the part of it before `stop` is True."""
     accelerator, settings, progress = state.accelerator, state.run.settings, state.progress
-    optimizer, scheduler = state.parts["optimizer"], state.parts["scheduler"]
     started = time.perf_counter() - progress.seconds
     accelerator.print(f"Epoch {epoch}", flush=True)
-    loop.train_loader.set_epoch(epoch, image_size(settings, epoch), progress.batches)
+    state.train_loader.set_epoch(epoch, image_size(settings, epoch), progress.batches)
     if not progress.batches:
-        progress.learning_rate = optimizer.param_groups[0]["lr"]
-    trained = train(
-        loop.prepared,
-        loop.train_loader,
-        optimizer,
-        scheduler,
-        accelerator,
-        settings.label_smoothing,
-        progress,
-        stop,
-        bar,
-        loop.step,
-    )
+        progress.learning_rate = state.optimizer.param_groups[0]["lr"]
+    parts = state.prepared, state.train_loader, state.optimizer, state.scheduler, accelerator
+    trained = train(*parts, settings.label_smoothing, progress, stop, bar, state.step)
     progress.seconds = time.perf_counter() - started
-    if progress.batches < len(loop.train_loader):
+    if progress.batches < len(state.train_loader):
         return
     # The last test is the result: that of the saved weights in float32, on any machine.
-    tested_network = state.parts["network"] if epoch == settings.epochs else loop.prepared
-    tested = test(tested_network, loop.test_loader, "Validation" if settings.validation else "Test")
+    network = state.network if epoch == settings.epochs else state.prepared
+    tested = test(network, state.test_loader, "Validation" if settings.validation else "Test")
     if not math.isfinite(tested.loss):
         raise RunError(f"after its last batch: the test loss is {tested.loss}")
     accelerator.print()
@@ -381,5 +341,4 @@ def trained_network(run: Run, data: Data | None, device: str = "auto") -> nn.Mod
         records.check_data(run.facts["data"], data.facts())
     network = network_of(run)
     records.load_weights(run.folder, network)
-    device = make_accelerator(device, "float32").device
-    return network.to(device, memory_format=torch.channels_last)
+    return network.to(make_accelerator(device, "float32").device, memory_format=torch.channels_last)

@@ -96,7 +96,7 @@ def hooked(seen, note):
     return make
 
 
-@pytest.mark.skipif("bfloat16" not in hardware._fast_on_cpu(), reason="this CPU has no bfloat16")
+@pytest.mark.skipif("bfloat16" not in hardware.fast_precisions("cpu"), reason="this CPU has no bfloat16")
 def test_tests_are_as_precise_as_training_and_the_last_one_is_float32(tmp_path):
     seen = []
     make = hooked(seen, lambda layer, images, logits: (layer.training, logits.dtype))
@@ -316,7 +316,7 @@ def test_bfloat16_is_for_cpus_that_have_instructions_for_it(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
     supported = {} if onednn is None else {"_is_mkldnn_bf16_supported": lambda: onednn}
     monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**supported))
-    assert hardware._fast_on_cpu() == (["bfloat16", "float32"] if bfloat16 else ["float32"])
+    assert hardware.fast_precisions("cpu") == (["bfloat16", "float32"] if bfloat16 else ["float32"])
 
 
 @pytest.mark.parametrize(("name", "epochs", "least"), [("notebook", 12, 85), ("short", 24, 90)])

@@ -3,14 +3,12 @@
 checkpoint.pt            the newest
 checkpoint-previous.pt   the one before it, in case the newest is damaged
 
-The first line of each holds the SHA-256 of the rest, so that a truncated, changed or foreign file is detected
-before it is used; the rest is read by torch.load with weights_only=True, which runs no code. A new one is
-written under another name and then renamed: at any moment, one of the two names holds a good checkpoint.
+The first line of each holds the SHA-256 of the rest, which torch.load reads with weights_only=True: that runs
+no code. A new one is written under another name and then renamed: one of the two is good at any moment.
 """
 
 import hashlib
 import io
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -41,12 +39,6 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     if newest.exists():
         newest.replace(folder / PREVIOUS)
     fresh.replace(newest)
-    _sync(folder)
-
-
-def existing(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, good or bad, the newest first."""
-    return [path for path in (folder / CHECKPOINT, folder / PREVIOUS) if path.exists()]
 
 
 def load(folder: Path, settings: Settings) -> dict[str, Any]:
@@ -56,7 +48,7 @@ def load(folder: Path, settings: Settings) -> dict[str, Any]:
     Raises UserError if there is no good one.
     """
     problems = []
-    for path in existing(folder):
+    for path in filter(Path.exists, (folder / CHECKPOINT, folder / PREVIOUS)):
         try:
             state = _read(path, settings)
         except (OSError, ValueError) as error:
@@ -74,18 +66,13 @@ def load(folder: Path, settings: Settings) -> dict[str, Any]:
 def _read(path: Path, settings: Settings) -> dict[str, Any]:
     """A checkpoint's state. Raises OSError, or ValueError with the reason, if it cannot be used."""
     head, _, payload = path.read_bytes().partition(b"\n")
-    if not head.startswith(MARK):
-        raise ValueError("it is not a checkpoint of this repository")
     if head != _header(payload):
-        raise ValueError("it is damaged: its checksum differs")
+        raise ValueError("it is damaged or no checkpoint: its checksum differs")
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # Made by hand, with a correct checksum.
-        raise ValueError("it holds more than tensors and plain values") from error
-    try:
         recorded = from_record(state["settings"])
-    except (AttributeError, TypeError, KeyError, ValueError) as error:
-        raise ValueError("it does not hold the settings of a run") from error
+    except Exception as error:  # Made by hand, with a correct checksum.
+        raise ValueError("it holds more than tensors and plain values, or no settings") from error
     if recorded != settings:
         raise ValueError("it is of a run with other settings")
     return state
@@ -93,16 +80,6 @@ def _read(path: Path, settings: Settings) -> dict[str, Any]:
 
 def _header(payload: bytes) -> bytes:
     return MARK + hashlib.sha256(payload).hexdigest().encode()
-
-
-def _sync(folder: Path) -> None:
-    """Makes the renames durable, on systems where a folder can be opened."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def random_state() -> dict[str, Any]:

@@ -19,10 +19,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def delayed_signals(delay: bool = True) -> Iterator[list[int]]:
-    """Context in which a first Ctrl-C (SIGINT) or SIGTERM only adds its number to the list that it yields.
+    """While entered, a first Ctrl-C (SIGINT) or SIGTERM only adds its number to the list that it yields.
 
-    The training loop looks at that list after each step. A second signal ends the program at once.
-    In a thread other than the main one, and with delay=False, signals are handled as usual.
+    A second signal ends the program at once. In a thread other than the main one, and with delay=False,
+    signals are handled as usual.
     """
     received: list[int] = []
 
@@ -51,9 +51,9 @@ class FiniteCheck:
         self.seen: list[tuple[int, Tensor]] = []
 
     def update(self, batch: int, loss: Tensor, gradients: bool) -> None:
-        """Notes the loss and the norm of the gradients that a batch gave, before the optimizer changes them.
+        """Notes the loss of a batch and the norm of its gradients, before the optimizer changes them.
 
-        gradients: False leaves them out; in float16 they are scaled, and overflow now and then by design.
+        gradients: False in float16, where they are scaled, and overflow now and then by design.
         """
         norm = torch.zeros((), device=loss.device)
         if gradients:
@@ -69,6 +69,9 @@ class FiniteCheck:
         self.seen = []
 
 
+LOST_PROCESS = ("connection closed by peer", "connection reset by peer", "nccl", "gloo", "timed out waiting")
+
+
 @contextmanager
 def explain_failures(epoch: int, folder: Path, settings: Settings) -> Iterator[None]:
     """Turns a failure in an epoch into a RunError that says where, what to do and what is kept."""
@@ -79,9 +82,6 @@ def explain_failures(epoch: int, folder: Path, settings: Settings) -> Iterator[N
             raise
         kept = f"everything before this epoch is kept in {folder}, {how_to_resume(folder)}"
         raise RunError(f"epoch {epoch}{explanation}; {kept}") from error
-
-
-LOST_PROCESS = ("connection closed by peer", "connection reset by peer", "nccl", "gloo", "timed out waiting")
 
 
 def _explanation(error: Exception, settings: Settings) -> str | None:

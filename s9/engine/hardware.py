@@ -2,13 +2,11 @@
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
@@ -25,9 +23,8 @@ class Hardware(NamedTuple):
 
     device: str = "auto"
     precision: str = "auto"
-    """See make_accelerator."""
     workers: int | None = None
-    """See dataset.loaders; None: as dataset.default_workers says."""
+    """See dataset.loaders."""
     graph: bool = True
     """Capture the training step as a CUDA graph, where one process trains on a CUDA device."""
 
@@ -35,7 +32,7 @@ class Hardware(NamedTuple):
 def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerator:
     """The Accelerator that trains on a device in a precision; nothing else of it comes from the environment.
 
-    device: one of DEVICES; "auto" is CUDA, else Apple's MPS, else the CPU.
+    device: one of DEVICES; "auto" is default_device().
     precision: "auto" or a key of PRECISIONS, of the convolutions in training; "auto" is the fastest here:
     bfloat16, else float16, else float32.
 
@@ -47,7 +44,7 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     device = default_device() if device == "auto" else device
     if not _available()[device]:
         raise UserError(f"this machine has no {device} device: use --device auto")
-    fast = {"cpu": _fast_on_cpu, "cuda": _fast_on_cuda, "mps": lambda: ["float32"]}[device]()
+    fast = fast_precisions(device)
     if precision not in ("auto", *PRECISIONS):
         raise UserError(f"unknown precision {precision!r}: choose one of auto, {', '.join(PRECISIONS)}")
     if precision != "auto" and precision not in fast:
@@ -55,7 +52,6 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     _check_launch()
     # Accelerate keeps the choices of a process's first Accelerator for all later ones.
     AcceleratorState._reset_state(reset_partial_state=True)
-    PartialState._reset_state()
     # Its variables change what is computed, by gradient accumulation say, and no record would show it.
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ACCELERATE_")}
     try:
@@ -91,10 +87,27 @@ def _available() -> dict[str, bool]:
 
 
 def default_device() -> str:
-    """The device that "auto" uses: "cuda", "mps" or "cpu"; after `accelerate launch --cpu` the last."""
+    """The device that "auto" uses: "cuda", else "mps", else "cpu"; after `accelerate launch --cpu` "cpu"."""
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
         return "cpu"
     return next(name for name, available in _available().items() if available)
+
+
+def fast_precisions(device: str) -> list[str]:
+    """The precisions that a device computes fast in, the fastest first.
+
+    oneDNN accepts bfloat16 on any x86 CPU with AVX512, but emulates it at half the speed of float32 on those
+    of Intel from Skylake to Ice Lake (https://github.com/uxlfoundation/oneDNN/issues/493).
+    """
+    if device == "cuda":
+        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ["bfloat16", "float16", "float32"] if bfloat16 else ["float16", "float32"]
+    bfloat16 = False
+    if device == "cpu" and torch.backends.mkldnn.is_available():
+        x86 = platform.machine().lower() in ("x86_64", "amd64")
+        supported = torch.cpu._is_avx512_bf16_supported if x86 else torch.ops.mkldnn._is_mkldnn_bf16_supported
+        bfloat16 = supported()
+    return ["bfloat16", "float32"] if bfloat16 else ["float32"]
 
 
 def precision_of(accelerator: Accelerator) -> str:
@@ -102,29 +115,8 @@ def precision_of(accelerator: Accelerator) -> str:
     return next(ours for ours, theirs in PRECISIONS.items() if theirs == accelerator.mixed_precision)
 
 
-def _fast_on_cpu() -> list[str]:
-    """bfloat16 only if the CPU has instructions for it.
-
-    oneDNN accepts bfloat16 on any x86 CPU with AVX512, but emulates it at half the speed of float32 on those
-    of Intel from Skylake to Ice Lake (https://github.com/uxlfoundation/oneDNN/issues/493).
-    """
-    fast = False
-    if torch.backends.mkldnn.is_available():
-        x86 = platform.machine().lower() in ("x86_64", "amd64")
-        fast = torch.cpu._is_avx512_bf16_supported() if x86 else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return ["bfloat16", "float32"] if fast else ["float32"]
-
-
-def _fast_on_cuda() -> list[str]:
-    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return ["bfloat16", "float16", "float32"] if bfloat16 else ["float16", "float32"]
-
-
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d that normalises, in training, over the whole batch, of which each process holds a part.
-
-    torch.nn.SyncBatchNorm does so on CUDA only; this works wherever torch.distributed does.
-    """
+    """Normalises, in training, over the images of all processes; torch.nn.SyncBatchNorm needs CUDA for it."""
 
     def forward(self, features: Tensor) -> Tensor:
         """As BatchNorm2d, on this process's images (n, channels, height, width), n at least 1."""
@@ -137,24 +129,14 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         variance = all_reduce(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
-            rate = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
-            self.running_mean.lerp_(mean, rate)
-            self.running_var.lerp_(variance * count / (count - 1), rate)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight / (variance + self.eps).sqrt()
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(features.dtype)
 
 
-@contextmanager
-def shared_batch_norm(network: nn.Module, processes: int) -> Iterator[None]:
-    """While entered, the BatchNorm2d layers of `network` normalise over the images of all processes.
-
-    The layers stay the same objects and are of their own type again afterwards.
-    """
-    norms = [layer for layer in network.modules() if type(layer) is nn.BatchNorm2d and processes > 1]
-    for norm in norms:
-        norm.__class__ = SharedBatchNorm2d
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.__class__ = nn.BatchNorm2d
+def share_batch_norm(network: nn.Module) -> None:
+    """Makes the BatchNorm2d layers of `network` SharedBatchNorm2d; they stay the same objects."""
+    for layer in network.modules():
+        if type(layer) is nn.BatchNorm2d:
+            layer.__class__ = SharedBatchNorm2d

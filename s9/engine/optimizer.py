@@ -16,11 +16,11 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 def make_optimizer(network: nn.Module, settings: Settings, steps: int) -> tuple[SGD, OneCycleLR]:
     """SGD with Nesterov momentum on a one-cycle schedule (Smith & Topin, 2018, https://arxiv.org/abs/1708.07120).
 
-    The learning rate rises linearly for settings.rise of the steps, then falls linearly to almost zero.
+    The rates rise linearly for settings.rise of the steps, then fall linearly to almost zero.
     Biases and norms have no weight decay, which would only shrink their scale (He et al., 2018,
-    https://arxiv.org/abs/1812.01187). The learning rate of biases is settings.bias_rate times that of
-    kernels: in short runs biases lag behind (Page, 2019, https://github.com/davidcpage/cifar10-fast).
-    If settings.muon_rate is above 0, Muon trains the kernels that _dense_kernels() lists, at that rate.
+    https://arxiv.org/abs/1812.01187). The rate of biases is settings.bias_rate times that of kernels: in
+    short runs biases lag behind (Page, 2019, https://github.com/davidcpage/cifar10-fast).
+    If settings.muon_rate is above 0, Muon trains the dense kernels, at that rate.
     """
     by_muon = _dense_kernels(network) if settings.muon_rate else []
     dense = set(map(id, by_muon))
@@ -74,19 +74,19 @@ class Muon(SGD):
     https://github.com/KellerJordan/cifar10-airbench, a kernel's norm is kept at sqrt(out_channels); an update
     has that norm times the learning rate. torch.optim.Muon (PyTorch 2.9) accepts 2-D parameters only.
 
-    The kernels are updated in batches: on a CPU one batch for each shape, which computes the same bits as one
-    kernel at a time; elsewhere one batch for all, padded with zeros, because a GPU computes it faster than a
-    CPU can launch the operations of one batch after another.
+    On a CPU the kernels of one shape are a batch, which computes the same bits as one kernel at a time;
+    elsewhere all are one, padded with zeros, which a GPU computes faster than a CPU launches several.
     """
+
+    workspace: tuple[list[Tensor], list[Tensor]] | None = None
+    """Batches of matrices (n, rows, columns), and each kernel's part of them in the kernel's shape."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One update of all parameters that have a gradient. Sets the gradients of Muon's kernels to None.
-
-        closure: must be None.
-        """
+        """One update of all parameters that have a gradient. Sets the gradients of Muon's kernels to None."""
         for group in self.param_groups:
-            if group.get("use_muon"):
+            # Checkpoints of earlier versions call it "turned".
+            if group.get("use_muon") or group.get("turned"):
                 kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
                 if kernels:
                     self._update(kernels, group["lr"], group["momentum"])
@@ -94,20 +94,20 @@ class Muon(SGD):
                     kernel.grad = None  # SGD skips parameters without a gradient.
         super().step(closure)
 
-    def __setstate__(self, state: dict) -> None:
-        super().__setstate__(state)
-        for group in self.param_groups:
-            if "turned" in group:  # The name of use_muon in checkpoints of earlier versions.
-                group["use_muon"] = group.pop("turned")
-
     def _update(self, kernels: list[Tensor], rate: float, momentum: float) -> None:
-        averages = [self._momentum_buffer(kernel) for kernel in kernels]
+        if self.workspace is None:
+            make = batches_by_shape if kernels[0].device.type == "cpu" else padded_batch
+            self.workspace = make(kernels)
+        for kernel in kernels:
+            if not self.state[kernel]:
+                self.state[kernel]["momentum_buffer"] = torch.zeros_like(kernel)
+        averages = [self.state[kernel]["momentum_buffer"] for kernel in kernels]
         gradients = [kernel.grad for kernel in kernels]
         torch._foreach_mul_(averages, momentum)
         torch._foreach_add_(averages, gradients)
         directions = torch._foreach_add(gradients, averages, alpha=momentum)  # Nesterov's
 
-        batches, updates = self._batches(kernels)
+        batches, updates = self.workspace
         torch._foreach_copy_(updates, directions)
         for batch in batches:
             batch.copy_(newton_schulz(batch))
@@ -116,20 +116,6 @@ class Muon(SGD):
         _set_norms(kernels, lengths)
         _set_norms(updates, [rate * length for length in lengths])
         torch._foreach_sub_(kernels, updates)
-
-    def _momentum_buffer(self, kernel: Tensor) -> Tensor:
-        state = self.state[kernel]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(kernel)
-        return state["momentum_buffer"]
-
-    def _batches(self, kernels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Batches of matrices (n, rows, columns), and each kernel's part of them in the kernel's shape."""
-        key = tuple(map(id, kernels))
-        if self.__dict__.get("_workspace", (None,))[0] != key:
-            make = batches_by_shape if kernels[0].device.type == "cpu" else padded_batch
-            self._workspace = key, *make(kernels)
-        return self._workspace[1:]
 
 
 def batches_by_shape(kernels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -165,10 +151,7 @@ def _set_norms(tensors: list[Tensor], lengths: list[float]) -> None:
 
 
 def newton_schulz(matrices: Tensor) -> Tensor:
-    """Makes the singular values of matrices (n, rows, columns) about 1 (0.7 to 1.2); zeros stay zero.
-
-    The singular vectors stay. float32.
-    """
+    """Float32 matrices (n, rows, columns) with their singular values moved to 0.7..1.2; zeros stay zero."""
     if matrices.shape[1] > matrices.shape[2]:
         return newton_schulz(matrices.mT).mT
     a, b, c = NEWTON_SCHULZ

@@ -10,21 +10,16 @@ from tqdm.auto import tqdm
 
 LINE = "{l_bar}{bar:10}{r_bar}"
 """The bar as text: ten characters on any terminal, so that logs look the same everywhere."""
-
 IN_NOTEBOOK = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
 """Whether tqdm draws widgets."""
-
 NOTHING = {"text/plain": ""}
 """What a notebook displays for an empty output."""
-
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 WARM_UP, MEASURED = 10, 20
 """Batches of a run before the measured ones, while memory and workers are set up, and the measured ones."""
-
 TEST_SHARE = 1 / 3
 """Of a training step's time, on as many images: a backward pass costs twice what a forward pass does."""
-
 FULL_SIZE = 32
 """Side of the test images, in pixels."""
 
@@ -32,69 +27,53 @@ FULL_SIZE = 32
 class Forecast:
     """Prints one line, after the first batches of a run: what it is computed on and how long it will take.
 
-    The time that a batch is waited for counts as it is; the rest of a step's time grows with the pixels of
-    its images. On a GPU that small images leave idle, the forecast is too long rather than too short.
+    The time of a step grows with the pixels of its images; on a GPU that small images leave idle, or that
+    waits for them, the forecast is too long.
 
     chosen: device, precision and workers, in words.
     sizes: side of the training images in each epoch to come, in pixels, the current one first.
-    first: the batch that the current epoch starts with, from 0.
+    batches: of an epoch. first: the one that the current epoch starts with, from 0.
     tested: test images for each training image.
     """
 
     def __init__(
-        self, chosen: str, sizes: Sequence[int], first: int, tested: float, device: torch.device
+        self, chosen: str, sizes: Sequence[int], batches: int, first: int, tested: float, device: torch.device
     ) -> None:
-        self.chosen, self.sizes, self.first, self.tested, self.device = chosen, sizes, first, tested, device
-        self.done = False
-
-    def start(self, batches: int) -> None:
-        """An epoch of that many batches begins."""
-        self.batches, left = batches, batches - self.first
-        self.warm_up = min(WARM_UP, left // 2)
-        self.measured = min(MEASURED, left - self.warm_up)
-        self.count, self.waited = 0, 0.0
-        self.started = self.asked = time.perf_counter()
-
-    def batch_arrived(self) -> None:
-        """The loader has given a batch."""
-        self.waited += time.perf_counter() - self.asked
+        self.chosen, self.sizes, self.batches, self.first = chosen, sizes, batches, first
+        self.tested, self.device = tested, device
+        self.warm_up = min(WARM_UP, (batches - first) // 2)
+        self.measured = min(MEASURED, batches - first - self.warm_up)
+        self.count, self.started = 0, time.perf_counter()
 
     def batch_done(self) -> None:
         """The batch has been trained on; after the last measured one the line is printed."""
-        if self.done:
-            return
         self.count += 1
-        self.done = self.count == self.warm_up + self.measured
-        if (self.done or self.count == self.warm_up) and self.device.type != "cpu":
+        if self.count not in (self.warm_up, self.warm_up + self.measured):
+            return
+        if self.device.type != "cpu":
             torch.accelerator.synchronize()
-        self.asked = time.perf_counter()
-        if self.done:
-            busy = (self.asked - self.started - self.waited) / self.measured
-            seconds = self.seconds(self.batches, self.waited / self.measured, busy)
-            about = f"about {in_words(seconds)}" if seconds >= 60 else "less than a minute"
-            batches = f"{self.measured} batches" if self.measured > 1 else "a batch"
-            tqdm.write(f"on {self.chosen}: {about}, judging by {batches}")
-        elif self.count == self.warm_up:
-            self.started, self.waited = self.asked, 0.0
+        now = time.perf_counter()
+        if self.count == self.warm_up:
+            self.started = now
+            return
+        seconds = self.seconds((now - self.started) / self.measured)
+        about = f"about {in_words(seconds)}" if seconds >= 60 else "less than a minute"
+        batches = f"{self.measured} batches" if self.measured > 1 else "a batch"
+        tqdm.write(f"on {self.chosen}: {about}, judging by {batches}")
 
-    def seconds(self, batches: int, waited: float, busy: float) -> float:
-        """Seconds that all epochs to come take, of so many batches each.
-
-        waited, busy: seconds a batch that it is waited for and trained on, measured at the first of `sizes`.
-        """
-        total = -self.first * (waited + busy)
+    def seconds(self, step: float) -> float:
+        """Seconds that all epochs to come take. step: seconds of one, on images of the first of `sizes`."""
+        total = -self.first * step
         for size in self.sizes:
-            training = waited + busy * (size / self.sizes[0]) ** 2
-            test = self.tested * TEST_SHARE * busy * (FULL_SIZE / self.sizes[0]) ** 2
-            total += batches * (training + test)
+            test = self.tested * TEST_SHARE * FULL_SIZE**2
+            total += self.batches * step * (size**2 + test) / self.sizes[0] ** 2
         return total
 
 
 class ProgressBar:
     """The progress bar of a run, a new one for each epoch in the same place.
 
-    While entered, a notebook shows that place. It is empty afterwards, because a widget in a saved notebook
-    shows an error message.
+    A notebook shows that place while entered: a widget in a saved notebook would show an error message.
 
     shown: False draws nothing. forecast: is told of each batch as well.
     """
@@ -122,22 +101,13 @@ class ProgressBar:
 
     def start(self, batches: int, first: int = 0) -> None:
         """An epoch of that many batches begins, of which the first `first` are done."""
-        options: dict[str, Any] = {"total": batches, "initial": first, "bar_format": LINE}
+        look: dict[str, Any] = {"bar_format": LINE}
         if IN_NOTEBOOK:
-            options |= {"display": self.place is None, "bar_format": "{l_bar}{bar}{r_bar}"}
-        hidden = not self.shown
-        self.bar = tqdm(
-            desc="Train", leave=False, file=sys.stdout, mininterval=0.5, disable=hidden, **options
-        )
+            look = {"bar_format": "{l_bar}{bar}{r_bar}", "display": self.place is None}
+        steps = {"total": batches, "initial": first, "mininterval": 0.5}
+        self.bar = tqdm(desc="Train", leave=False, file=sys.stdout, disable=not self.shown, **steps, **look)
         if self.place is not None:
             self.place.children = (self.bar.container,)
-        if self.forecast is not None:
-            self.forecast.start(batches)
-
-    def batch_arrived(self) -> None:
-        """The loader has given a batch."""
-        if self.forecast is not None:
-            self.forecast.batch_arrived()
 
     def batch_done(self, text: str | None = None) -> None:
         """The batch has been trained on. text: what the bar shows from now on, if it changes."""

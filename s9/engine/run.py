@@ -1,17 +1,51 @@
-"""A run under way: what is trained, how far it has come, and its checkpoints and records on disk."""
+"""A run under way: what it starts from, how far it has come, and its checkpoints and records on disk."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
+from torch import nn
 
 from s9 import records
+from s9.data.device_loader import Loader
+from s9.data.sources import description
 from s9.engine import checkpoint
+from s9.engine.hardware import precision_of, share_batch_norm
+from s9.engine.optimizer import make_optimizer
+from s9.engine.step import GraphedStep
 from s9.errors import RunError, UserError, how_to_resume
 from s9.records import Epoch, Run
+
+
+def start_from(folder: Path, network: nn.Module, classes: tuple[str, ...]) -> dict:
+    """Loads the weights of the run in `folder`; returns what the record of a run that starts so says.
+
+    The classifier stays as it is if that run has other classes. Raises UserError if it is of another network.
+    """
+    run = records.read(folder)
+    same = description(run.settings.dataset, run.facts.get("data", {}))[0] == classes
+    network.load_state_dict(records.read_weights(folder, network, classifier=same), strict=False)
+    digest = hashlib.sha256((folder / records.WEIGHTS).read_bytes()).hexdigest()
+    return {"folder": str(folder), "sha256": digest, "new_classifier": not same}
+
+
+def on_main_process(accelerator: Accelerator, get_folder: Callable[[], Path]) -> Path:
+    """The path that `get_folder` returns in the main process, or its UserError, in every process."""
+    answer: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            answer = [get_folder()]
+        except UserError as error:
+            answer = [error]
+    (found,) = broadcast_object_list(answer)
+    if isinstance(found, UserError):
+        raise found
+    return found
 
 
 @dataclass
@@ -29,15 +63,37 @@ class Progress:
 
 
 class RunState:
-    """All that a checkpoint holds: the records so far, the progress of the epoch, and every stateful part.
+    """A run under way: its records so far, the progress of the epoch, its network, and what trains it.
 
-    parts: by name, objects with state_dict() and load_state_dict(); "network" is among them.
-    Every process holds a RunState; the main process alone writes files.
+    `prepared` is `network` in the precision of training. `step` captures it as a CUDA graph if `graph`, where
+    one process trains on a CUDA device. A checkpoint holds the records, the progress and `parts`.
+    Every process has a RunState; the main process alone writes files.
     """
 
-    def __init__(self, run: Run, parts: dict[str, Any], accelerator: Accelerator) -> None:
-        self.run, self.parts, self.accelerator = run, parts, accelerator
-        self.progress = Progress()
+    def __init__(
+        self,
+        run: Run,
+        network: nn.Module,
+        loaders: tuple[Loader, Loader],
+        accelerator: Accelerator,
+        graph: bool = True,
+    ) -> None:
+        self.run, self.network, self.accelerator, self.progress = run, network, accelerator, Progress()
+        self.train_loader, self.test_loader = loaders
+        network.to(accelerator.device, memory_format=torch.channels_last)
+        if accelerator.num_processes > 1:
+            share_batch_norm(network)
+        steps = run.settings.epochs * len(self.train_loader)
+        optimizer, self.scheduler = make_optimizer(network, run.settings, steps)
+        # Accelerate changes the forward of the module it is given to mixed precision; wrapped in another
+        # module, `network` itself stays as it is and tests in float32.
+        self.prepared, self.optimizer = accelerator.prepare(nn.Sequential(network), optimizer)
+        self.parts = {"network": network, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        if accelerator.scaler:
+            self.parts["scaler"] = accelerator.scaler
+        one_gpu = accelerator.device.type == "cuda" and accelerator.distributed_type == DistributedType.NO
+        batch_size, precision = run.settings.batch_size, precision_of(accelerator)
+        self.step = GraphedStep(network, batch_size, precision) if graph and one_gpu else None
 
     def end_epoch(self, row: Epoch, lines: tuple[str, str]) -> None:
         """Adds a finished epoch, its row and its two log lines, to the records."""
@@ -48,6 +104,7 @@ class RunState:
     def save(self) -> None:
         """Writes the checkpoint and, after a whole epoch, the records. Raises RunError if it cannot."""
         run = self.run
+        run.facts["cuda_graph"] = self.step is not None and self.step.replay is not None
         state = {
             "settings": asdict(run.settings),
             "facts": run.facts,
@@ -94,18 +151,4 @@ class RunState:
 
     def _write_records(self) -> None:
         if self.run.history and not self.progress.batches:
-            records.write(self.run, self.parts["network"])
-
-
-def on_main_process(accelerator: Accelerator, get_folder: Callable[[], Path]) -> Path:
-    """The path that `get_folder` returns in the main process, or its UserError, in every process."""
-    answer: list[str | None] = [None, None]
-    if accelerator.is_main_process:
-        try:
-            answer[0] = str(get_folder())
-        except UserError as error:
-            answer[1] = str(error)
-    folder, problem = broadcast_object_list(answer)
-    if problem is not None:
-        raise UserError(problem)
-    return Path(folder)
+            records.write(self.run, self.network)

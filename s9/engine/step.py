@@ -1,7 +1,7 @@
 """The forward and backward pass of a training step as a CUDA graph, verified against the plain one.
 
-A GPU computes the many small operations of a step faster than Python launches them one by one. A CUDA graph
-records them once and launches them together (https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
+A CUDA graph launches the many small operations of a step together, where Python is slower than the GPU
+(https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +15,8 @@ from s9.engine import checkpoint
 
 Compute = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 """Computes the gradients of the parameters from images and labels; returns tensors, the loss first."""
-
 WARM_UP = 3
 """Plain passes before capturing, as in torch.cuda.make_graphed_callables."""
-
 TOLERANCES = {"float32": 0.01, "float16": 0.01, "bfloat16": 0.05}
 """Largest relative difference from the plain pass. In float32, convolutions on a GPU round to TF32."""
 
@@ -26,12 +24,12 @@ TOLERANCES = {"float32": 0.01, "float16": 0.01, "bfloat16": 0.05}
 class GraphedStep:
     """Calls compute(images, labels), or replays the CUDA graph that was captured from it.
 
-    One graph is kept; when the images change their size, a new one is captured. Each new graph is compared
-    with the plain pass on its first batch. If capturing fails or the results differ, a line says so, and all
-    batches from then on are computed plainly. The last, smaller batch of an epoch always is.
+    One graph is kept, for images of one size. Each new graph is compared with the plain pass on its first
+    batch. If capturing fails or the results differ, a line says so, and all batches from then on are computed
+    plainly. The last, smaller batch of an epoch always is.
 
     network: its parameters' gradients, which compute sets, must be None before each call.
-    batch_size: of the batches to capture. precision: a key of TOLERANCES.
+    precision: a key of TOLERANCES.
     """
 
     def __init__(self, network: nn.Module, batch_size: int, precision: str) -> None:

@@ -14,12 +14,11 @@ import pytest
 import torch
 from conftest import REPO, free_port
 from small import SETTINGS, SmallNet, fit_small, fork_server, small_data
-from torch import nn
 
 from dataset import loaders
 from s9 import records
 from s9.engine import checkpoint, hardware
-from s9.engine.hardware import SharedBatchNorm2d, make_accelerator, shared_batch_norm
+from s9.engine.hardware import make_accelerator
 from s9.errors import UserError
 
 CONTEXT = fork_server()
@@ -58,35 +57,23 @@ def two(work, *arguments):
     return found[0], found[1]
 
 
-def seen_by(rank, size):
-    accelerator = make_accelerator("cpu", "float32")
-    assert accelerator.num_processes == 2
-    data = small_data()
-    # Labels that number the images: what a loader gives can be counted.
-    data = data._replace(train_labels=np.arange(80), test_labels=np.arange(30))
-    train_loader, test_loader = loaders(
-        data, size, process=accelerator.process_index, processes=accelerator.num_processes
-    )
-    train_loader.set_epoch(1)
-    return [[labels.tolist() for _, labels in loader] for loader in (train_loader, test_loader)]
-
-
 @pytest.mark.parametrize("size", [32, 27])
 def test_two_processes_see_every_image_exactly_once(size):
-    first, second = two(seen_by, size)
+    # Labels that number the images: what a loader gives can be counted.
+    data = small_data()._replace(train_labels=np.arange(80), test_labels=np.arange(30))
+    first, second = (loaders(data, size, workers=0, process=rank, processes=2) for rank in (0, 1))
     for one, other, count in zip(first, second, (80, 30), strict=True):
-        assert len(one) == len(other)
-        assert sorted(chain(*one, *other)) == list(range(count))
-
-
-def without_dropout():
-    return SmallNet(dropout=0)
+        one.set_epoch(1)
+        other.set_epoch(1)
+        numbers = [[labels.tolist() for _, labels in loader] for loader in (one, other)]
+        assert len(numbers[0]) == len(numbers[1])
+        assert sorted(chain(*numbers[0], *numbers[1])) == list(range(count))
 
 
 def trained(rank, folder, epochs, resume):
-    settings = replace(SETTINGS, epochs=epochs)
-    network, history = fit_small(folder, settings, without_dropout, resume=resume)
-    assert type(network.norm) is nn.BatchNorm2d
+    """Batches of 27: one process gets 14 images of each, the other 13."""
+    settings = replace(SETTINGS, epochs=epochs, batch_size=27)
+    network, history = fit_small(folder, settings, lambda: SmallNet(dropout=0), resume=resume)
     return history, {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
@@ -108,34 +95,6 @@ def test_two_processes_give_the_losses_and_weights_of_one_and_resume(tmp_path):
     again, same_weights = two(trained, str(run.folder), 3, True)[0]
     assert [row[:-1] for row in again] == [row[:-1] for row in first]
     assert all(np.array_equal(tensor, same_weights[name]) for name, tensor in its_weights.items())
-
-
-def test_batch_norm_over_two_processes_is_that_over_one_batch():
-    torch.manual_seed(0)
-    features = torch.randn(7, 3, 4, 5)
-    norm = nn.BatchNorm2d(3)
-    values = features.clone().requires_grad_()
-    expected = norm(values)
-    (expected * features.sin()).sum().backward()
-    first, second = two(normalised, features)
-    outputs, gradients = torch.empty_like(features), torch.empty_like(features)
-    for rank, (output, gradient, mean, variance) in enumerate((first, second)):
-        outputs[rank::2], gradients[rank::2] = torch.tensor(output), torch.tensor(gradient)
-        np.testing.assert_allclose(mean, norm.running_mean, atol=1e-6)
-        np.testing.assert_allclose(variance, norm.running_var, atol=1e-6)
-    torch.testing.assert_close(outputs, expected.detach(), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(gradients, values.grad, atol=1e-5, rtol=1e-5)
-
-
-def normalised(rank, features):
-    make_accelerator("cpu", "float32")
-    norm = nn.BatchNorm2d(3)
-    values = features[rank::2].clone().requires_grad_()
-    with shared_batch_norm(norm, 2):
-        assert type(norm) is SharedBatchNorm2d
-        output = norm(values)
-        (output * features[rank::2].sin()).sum().backward()
-    return tuple(t.detach().numpy() for t in (output, values.grad, norm.running_mean, norm.running_var))
 
 
 def test_a_last_batch_too_small_for_all_is_named():
@@ -184,7 +143,7 @@ def launch(folder, *options):
     """What `accelerate launch` runs underneath on several GPUs; on CPUs it would itself want MPI."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", str(free_port()), "train.py", "--dataset", "digits"]
+    command += ["--master-port", str(free_port()), "train.py", "--preset", "fast", "--dataset", "digits"]
     command += ["--epochs", "1", "--device", "cpu", "--precision", "float32", "--out", str(folder), *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
     return subprocess.Popen(command, cwd=REPO, env=environment, start_new_session=True, **pipes)

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 import assignment
 import train
+from dataset import loaders
 from model import build
 from s9 import records
 from s9.data.sources import load
 from s9.engine import checkpoint
 from s9.engine.hardware import make_accelerator
-from s9.engine.optimizer import make_optimizer
 from s9.engine.run import RunState
 from s9.errors import UserError
 from s9.settings import Settings
@@ -157,13 +157,11 @@ def resumable(sandbox):
     settings = Settings(dataset="digits", epochs=2)
     folder = sandbox.folder / "resumable"
     folder.mkdir()
-    network = build(settings.model)
-    facts = records.collect_facts(load("digits").facts(), torch.device("cpu"), "float32", 0)
+    data = load("digits")
+    facts = records.collect_facts(data.facts(), torch.device("cpu"), "float32", 0)
     history = records.read(sandbox.run).history[:1]
     run = records.Run(folder, settings, facts, history, "Epoch 1\nTrain\nTest\n\n")
-    optimizer, scheduler = make_optimizer(network, settings, 24)
-    parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
-    RunState(run, parts, make_accelerator("cpu", "float32")).save()
+    RunState(run, build(settings.model), loaders(data), make_accelerator("cpu", "float32")).save()
     return folder
 
 
