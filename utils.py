@@ -231,7 +231,7 @@ def fit(
     folder = on_main_process(accelerator, lambda: claim(settings, folder, Path(runs)))
 
     torch.manual_seed(settings.seed + accelerator.process_index)
-    workers = both[0].source.num_workers
+    workers = both[0].num_workers
     facts = records.collect_facts(data.facts(), accelerator.device, precision_of(accelerator), workers)
     run = Run(folder, settings, facts | chosen, [], "")
     state = RunState(run, network, both, accelerator, hardware.graph)
