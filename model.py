@@ -5,20 +5,11 @@ Every network takes float images of shape (batch, 3, 32, 32), normalised, and re
 """
 
 from collections import OrderedDict
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-__all__ = [
-    "NETWORKS",
-    "BestNet",
-    "DilatedNet",
-    "FastNet",
-    "S9Net",
-    "build",
-    "count_parameters",
-]
 
 
 def conv_unit(in_channels: int, out_channels: int, dropout: float, **convolution: int) -> nn.Sequential:
@@ -125,7 +116,7 @@ class ResidualUnit(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        activation: type[nn.Module] = nn.ReLU,
+        activation: type[nn.Module] = nn.SiLU,
         stride: int = 1,
         padding: int = 1,
         dilation: int = 1,
@@ -177,23 +168,11 @@ class BestNet(BlockNet):
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
-        self.C1 = nn.Sequential(
-            ResidualUnit(3, 16, nn.SiLU),
-            ResidualUnit(16, 16, nn.SiLU),
-            ResidualUnit(16, 32, nn.SiLU, dilation=2),
-        )
-        self.C2 = nn.Sequential(
-            ResidualUnit(32, 32, nn.SiLU),
-            ResidualUnit(32, 32, nn.SiLU),
-            ResidualUnit(32, 48, nn.SiLU, stride=2),
-        )
-        self.C3 = nn.Sequential(
-            ResidualUnit(48, 48, nn.SiLU),
-            ResidualUnit(48, 48, nn.SiLU),
-            ResidualUnit(48, 64, nn.SiLU, dilation=2),
-        )
+        self.C1 = nn.Sequential(ResidualUnit(3, 16), ResidualUnit(16, 16), ResidualUnit(16, 32, dilation=2))
+        self.C2 = nn.Sequential(ResidualUnit(32, 32), ResidualUnit(32, 32), ResidualUnit(32, 48, stride=2))
+        self.C3 = nn.Sequential(ResidualUnit(48, 48), ResidualUnit(48, 48), ResidualUnit(48, 64, dilation=2))
         self.C4 = nn.Sequential(
-            ResidualUnit(64, 64, nn.SiLU, dilation=2, padding=2),
+            ResidualUnit(64, 64, dilation=2, padding=2),
             SeparableUnit(64, 64),
             SeparableUnit(64, 72),
         )
@@ -212,22 +191,22 @@ class DilatedNet(BlockNet):
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
         self.C1 = nn.Sequential(
-            ResidualUnit(3, 16, nn.SiLU),
-            ResidualUnit(16, 16, nn.SiLU),
-            ResidualUnit(16, 32, nn.SiLU, dilation=2, padding=0),
+            ResidualUnit(3, 16),
+            ResidualUnit(16, 16),
+            ResidualUnit(16, 32, dilation=2, padding=0),
         )
         self.C2 = nn.Sequential(
-            ResidualUnit(32, 32, nn.SiLU),
-            ResidualUnit(32, 32, nn.SiLU, dilation=2, padding=2),
-            ResidualUnit(32, 48, nn.SiLU, dilation=3, padding=0),
+            ResidualUnit(32, 32),
+            ResidualUnit(32, 32, dilation=2, padding=2),
+            ResidualUnit(32, 48, dilation=3, padding=0),
         )
         self.C3 = nn.Sequential(
-            ResidualUnit(48, 48, nn.SiLU, dilation=2, padding=2),
-            ResidualUnit(48, 48, nn.SiLU, dilation=2, padding=2),
-            ResidualUnit(48, 64, nn.SiLU, dilation=3, padding=0),
+            ResidualUnit(48, 48, dilation=2, padding=2),
+            ResidualUnit(48, 48, dilation=2, padding=2),
+            ResidualUnit(48, 64, dilation=3, padding=0),
         )
         self.C4 = nn.Sequential(
-            ResidualUnit(64, 64, nn.SiLU, dilation=3, padding=3),
+            ResidualUnit(64, 64, dilation=3, padding=3),
             SeparableUnit(64, 64),
             SeparableUnit(64, 72),
         )
@@ -244,10 +223,11 @@ class FastNet(BlockNet):
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
-        self.C1 = nn.Sequential(ResidualUnit(3, 32), ResidualUnit(32, 16), ResidualUnit(16, 16, stride=2))
-        self.C2 = nn.Sequential(ResidualUnit(16, 32), ResidualUnit(32, 32), ResidualUnit(32, 32, stride=2))
-        self.C3 = nn.Sequential(ResidualUnit(32, 64), ResidualUnit(64, 64), ResidualUnit(64, 64, stride=2))
-        self.C4 = nn.Sequential(ResidualUnit(64, 128), ResidualUnit(128, 128), ResidualUnit(128, 128))
+        unit = partial(ResidualUnit, activation=nn.ReLU)
+        self.C1 = nn.Sequential(unit(3, 32), unit(32, 16), unit(16, 16, stride=2))
+        self.C2 = nn.Sequential(unit(16, 32), unit(32, 32), unit(32, 32, stride=2))
+        self.C3 = nn.Sequential(unit(32, 64), unit(64, 64), unit(64, 64, stride=2))
+        self.C4 = nn.Sequential(unit(64, 128), unit(128, 128), unit(128, 128))
         self.O = output(nn.AdaptiveAvgPool2d(1), 128, classes)
 
     @torch.no_grad()
