@@ -17,14 +17,8 @@ def conv_unit(in_channels: int, out_channels: int, dropout: float, **convolution
 
     convolution: arguments of nn.Conv2d; stride=2 halves the map, dilation=2 makes each side 2 shorter.
     """
-    return nn.Sequential(
-        OrderedDict(
-            convolution=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False, **convolution),
-            activation=nn.ReLU(),
-            norm=nn.BatchNorm2d(out_channels),
-            dropout=nn.Dropout(dropout),
-        )
-    )
+    layer = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False, **convolution)
+    return _unit(out_channels, dropout, convolution=layer)
 
 
 def separable_unit(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
@@ -32,15 +26,15 @@ def separable_unit(in_channels: int, out_channels: int, dropout: float) -> nn.Se
 
     There is no activation between the two convolutions (Chollet, 2017, https://arxiv.org/abs/1610.02357).
     """
-    return nn.Sequential(
-        OrderedDict(
-            depthwise=nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False),
-            pointwise=nn.Conv2d(in_channels, out_channels, 1, bias=False),
-            activation=nn.ReLU(),
-            norm=nn.BatchNorm2d(out_channels),
-            dropout=nn.Dropout(dropout),
-        )
-    )
+    depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
+    pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    return _unit(out_channels, dropout, depthwise=depthwise, pointwise=pointwise)
+
+
+def _unit(channels: int, dropout: float, **convolutions: nn.Module) -> nn.Sequential:
+    norm = nn.BatchNorm2d(channels)
+    rest = {"activation": nn.ReLU(), "norm": norm, "dropout": nn.Dropout(dropout)}
+    return nn.Sequential(OrderedDict(convolutions | rest))
 
 
 def output(average: nn.Module, channels: int, classes: int) -> nn.Sequential:
@@ -50,12 +44,8 @@ def output(average: nn.Module, channels: int, classes: int) -> nn.Sequential:
     """
     if classes < 1:
         raise ValueError(f"classes must be at least 1, got {classes}")
-    return nn.Sequential(
-        OrderedDict(
-            global_average=average,
-            classifier=nn.Conv2d(channels, classes, 1, bias=False),
-        )
-    )
+    classifier = nn.Conv2d(channels, classes, 1, bias=False)
+    return nn.Sequential(OrderedDict(global_average=average, classifier=classifier))
 
 
 class BlockNet(nn.Module):
@@ -81,26 +71,11 @@ class S9Net(BlockNet):
 
     def __init__(self, dropout: float = 0.0, classes: int = 10) -> None:
         super().__init__()
-        self.C1 = nn.Sequential(
-            conv_unit(3, 16, dropout),
-            conv_unit(16, 16, dropout),
-            conv_unit(16, 16, dropout, dilation=2),
-        )
-        self.C2 = nn.Sequential(
-            conv_unit(16, 32, dropout),
-            conv_unit(32, 32, dropout),
-            conv_unit(32, 32, dropout, stride=2),
-        )
-        self.C3 = nn.Sequential(
-            separable_unit(32, 48, dropout),
-            conv_unit(48, 48, dropout),
-            conv_unit(48, 48, dropout, stride=2),
-        )
-        self.C4 = nn.Sequential(
-            conv_unit(48, 64, dropout),
-            conv_unit(64, 64, dropout),
-            conv_unit(64, 64, dropout),
-        )
+        unit = partial(conv_unit, dropout=dropout)
+        self.C1 = nn.Sequential(unit(3, 16), unit(16, 16), unit(16, 16, dilation=2))
+        self.C2 = nn.Sequential(unit(16, 32), unit(32, 32), unit(32, 32, stride=2))
+        self.C3 = nn.Sequential(separable_unit(32, 48, dropout), unit(48, 48), unit(48, 48, stride=2))
+        self.C4 = nn.Sequential(unit(48, 64), unit(64, 64), unit(64, 64))
         self.O = output(nn.AvgPool2d(8), 64, classes)
 
 

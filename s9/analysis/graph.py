@@ -14,39 +14,28 @@ from torch.utils._pytree import tree_leaves
 
 from s9.errors import UserError
 
-BATCH = 2
-"""Images in a recorded batch."""
+BATCH = 2  # images in a recorded batch
+# Operations as torch.ops.aten names them. The statistics of norms do not count for the receptive field.
 NORMS = frozenset(("native_batch_norm", "native_group_norm", "native_layer_norm"))
+# What keeps positions apart, besides the operations that torch tags as pointwise.
 POINTWISE = NORMS | set(
     "_prelu_kernel hardshrink hardswish hardtanh log_sigmoid_forward softplus softshrink".split()
 )
-"""ATen operations that keep positions apart, besides those that torch tags as pointwise.
-
-The statistics of norms do not count for the receptive field.
-"""
-LAYOUT = ("clone", "_to_copy", "as_strided")
-"""ATen operations that depend on a tensor's strides and type; they are not recorded."""
+LAYOUT = ("clone", "_to_copy", "as_strided")  # depend on a tensor's strides and type; not recorded
 
 
 @dataclass
 class Operation:
     """An ATen operation whose result depends on the images; the first is "images", the last "output"."""
 
-    name: str
-    """As in torch.ops.aten, without the overload and the underscore of an in-place operation."""
-    layer: str
-    """Dotted name of the torch.nn module that runs it; empty outside of one."""
-    sources: list[int]
-    """Numbers of the operations that wrote to the memory of its arguments."""
-    before: list[torch.Size]
-    """Shapes of its tensor arguments."""
-    after: torch.Size
-    """Shape of its first result."""
-    kernel: tuple[int, ...] = ()
-    """Sides of the window that it slides; empty if it slides none."""
+    name: str  # as in torch.ops.aten, without the overload and the underscore of an in-place operation
+    layer: str  # dotted name of the torch.nn module that runs it; empty outside of one
+    sources: list[int]  # numbers of the operations that wrote to the memory of its arguments
+    before: list[torch.Size]  # shapes of its tensor arguments
+    after: torch.Size  # shape of its first result
+    kernel: tuple[int, ...] = ()  # sides of the window that it slides; empty if it slides none
     pointwise: bool = False
-    used: bool = False
-    """Whether the network's output depends on it."""
+    used: bool = False  # whether the network's output depends on it
 
 
 class Recorder(TorchDispatchMode):
@@ -72,15 +61,13 @@ class Recorder(TorchDispatchMode):
         self.operations.append(Operation("images", "", [], [], images.shape))
         self._writers[StorageWeakRef(images.untyped_storage())] = [0]
         with torch.no_grad(), _Plain(), self:
-            results = [leaf for leaf in tree_leaves(network(images)) if isinstance(leaf, Tensor)]
-        queue = [len(self.operations)]
-        sources = sorted({number for result in results for number in self.writers(result)})
+            results = tensors_in(network(images))
         shapes = [result.shape for result in results]
-        self.operations.append(Operation("output", "", sources, shapes, torch.Size()))
-        for number in queue:
-            if not self.operations[number].used:
+        output = Operation("output", "", self.writers(*results), shapes, torch.Size(), used=True)
+        self.operations.append(output)
+        for operation in reversed(self.operations):
+            for number in operation.sources if operation.used else ():
                 self.operations[number].used = True
-                queue += self.operations[number].sources
         return results
 
     def _enter(self, name: str, *_: Any) -> None:
@@ -89,9 +76,10 @@ class Recorder(TorchDispatchMode):
     def _leave(self, *_: Any) -> None:
         self._layers.pop()
 
-    def writers(self, tensor: Tensor) -> list[int]:
-        """Numbers of the operations that wrote to the tensor's memory; none if it depends on no image."""
-        return self._writers.get(StorageWeakRef(tensor.untyped_storage()), [])
+    def writers(self, *tensors: Tensor) -> list[int]:
+        """Numbers of the operations that wrote to the tensors' memory; none if they depend on no image."""
+        storages = [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]
+        return sorted({number for storage in storages for number in self._writers.get(storage, ())})
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -100,8 +88,8 @@ class Recorder(TorchDispatchMode):
         given = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
         name = schema.name.removeprefix("aten::").removesuffix("_" if schema.is_mutable else "")
         name = name.removeprefix("_unsafe_")
-        tensors = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
-        sources = sorted({number for tensor in tensors for number in self.writers(tensor)})
+        tensors = tensors_in(given)
+        sources = self.writers(*tensors)
         if not sources or name.startswith("new_") or name.endswith("_like"):  # These read the shape alone.
             return function(*args, **kwargs)
         if name in LAYOUT:
@@ -120,7 +108,7 @@ class Recorder(TorchDispatchMode):
             name in POINTWISE or torch.Tag.pointwise in function.tags,
         )
         result = self.run(operation, function, given)
-        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        results = tensors_in(result)
         operation.after = results[0].shape if results else torch.Size()
         for tensor in results:
             writers = self._writers.setdefault(StorageWeakRef(tensor.untyped_storage()), [])
@@ -145,6 +133,11 @@ class _Plain(TorchFunctionMode):
         if function is torch.nn.functional.linear:
             args = (args[0].contiguous(), *args[1:])
         return function(*args, **(kwargs or {}))
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    """The tensors in nested lists, tuples and dictionaries, in order."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _kernel(name: str, given: dict[str, Any]) -> tuple[int, ...]:
@@ -172,19 +165,14 @@ def copy_to_try(network: nn.Module, input_size: tuple[int, int, int]) -> nn.Modu
 
     Raises UserError if the network cannot be copied or does not take a batch of that size.
     """
-    sides = input_size if isinstance(input_size, tuple | list) else ()
-    if len(sides) != 3 or any(not isinstance(side, int) or side < 1 for side in sides):
-        raise UserError(
-            f"input_size must be three positive integers (channels, height, width), got {input_size!r}"
-        )
     try:
         copied = copy.deepcopy(network).cpu().float().eval()
         with torch.no_grad():
             copied(torch.zeros(BATCH, *input_size))
         return copied
     except Exception as error:
-        message = f"{type(network).__name__} does not take an image of size {tuple(input_size)}"
-        raise UserError(f"{message}: {one_line(error)}") from error
+        message = f"{type(network).__name__} does not take an image of size {input_size}"
+        raise UserError(f"{message} (channels, height, width): {one_line(error)}") from error
 
 
 def one_line(error: Exception) -> str:

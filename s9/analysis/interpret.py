@@ -1,11 +1,11 @@
 """Measures of a network and its predictions, as arrays: calibration, first kernels, Grad-CAM.
 
 Images are uint8 (n, height, width, 3), labels integers (n,), probabilities floats (n, classes) in 0..1; mean
-and std are those of the training set, per channel, in 0..1. Functions raise UserError for anything else.
+and std are those of the training set, per channel, in 0..1.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,21 +15,19 @@ from s9.data.device_loader import normalise
 from s9.data.sources import Data
 from s9.errors import UserError
 
-BINS = 15
-"""Of the confidence, as in Guo et al."""
-EXAMPLES = 6
-"""Correct predictions, and wrong ones, that Grad-CAM is computed for."""
+BINS = 15  # of the confidence, as in Guo et al.
+EXAMPLES = 6  # correct predictions, and wrong ones, that Grad-CAM is computed for
 
 
 class Calibration(NamedTuple):
-    """Confidence against accuracy, in BINS equal parts of 0..1, each without its lower end but the first."""
+    """Confidence against accuracy, in BINS equal parts of 0..1, each without its lower end but the first.
 
-    counts: np.ndarray
-    """int64 (BINS,): predictions whose confidence is in the bin."""
-    confidence: np.ndarray
-    """float64 (BINS,), 0 to 1: their mean confidence, NaN where there are none."""
-    accuracy: np.ndarray
-    """float64 (BINS,), 0 to 1: the share of them that is correct, NaN where there are none."""
+    The means are those of a bin's predictions, from 0 to 1, and NaN where there are none.
+    """
+
+    counts: np.ndarray  # int64 (BINS,), of predictions
+    confidence: np.ndarray  # float64 (BINS,), mean
+    accuracy: np.ndarray  # float64 (BINS,), mean
 
     @property
     def error(self) -> float:
@@ -45,12 +43,9 @@ class Example(NamedTuple):
     image: np.ndarray
     true: int
     predicted: int
-    probability: float
-    """Of the predicted class."""
-    predicted_map: np.ndarray
-    """From grad_cam(), of the predicted class."""
-    true_map: np.ndarray
-    """The same of the true class."""
+    probability: float  # of the predicted class
+    predicted_map: np.ndarray  # from grad_cam(), of the predicted class
+    true_map: np.ndarray  # the same of the true class
 
 
 def calibration(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
@@ -74,7 +69,6 @@ def first_layer(
 
     Float32 (kernels, 3, height, width) and float32 (kernels, height, width).
     """
-    check_array("image", image, ("height", "width", 3), np.uint8)
     convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     with torch.no_grad():
         (answers,) = convolution(_inputs(network, image[None], mean, std))
@@ -84,7 +78,9 @@ def first_layer(
 def _inputs(
     network: nn.Module, images: np.ndarray, mean: Sequence[float], std: Sequence[float]
 ) -> torch.Tensor:
-    """The images as the network takes them, on its device."""
+    """The images as the network takes them, on its device. Raises UserError if they are not uint8."""
+    if images.dtype != np.uint8:
+        raise UserError(f"images must be uint8 (n, height, width, 3), got {images.dtype} {images.shape}")
     device = next(network.parameters()).device
     mean, std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
     return normalise(torch.from_numpy(np.ascontiguousarray(images)).to(device), mean, std)
@@ -95,7 +91,6 @@ def class_probabilities(
     network: nn.Module, images: np.ndarray, mean: Sequence[float], std: Sequence[float]
 ) -> np.ndarray:
     """Float32 (n, classes). The network is left in evaluation mode."""
-    check_array("images", images, ("n", "height", "width", 3), np.uint8)
     return network.eval()(_inputs(network, images, mean, std)).softmax(1).cpu().numpy()
 
 
@@ -112,14 +107,9 @@ def grad_cam(
     """
     from captum.attr import LayerAttribution, LayerGradCam  # Here: slow, and predict.py does without.
 
-    check_array("images", images, ("n", "height", "width", 3), np.uint8)
-    check_array("labels", labels, (len(images),), np.integer)
     if not isinstance(getattr(network, "C4", None), nn.Module):
         raise UserError(f"{type(network).__name__} has no block C4 to explain: give a network of model.py")
-    network.eval()
-    inputs = _inputs(network, images, mean, std)
-    with torch.no_grad():
-        _check_range(labels, network(inputs[:1]).shape[1])
+    inputs = _inputs(network.eval(), images, mean, std)
     targets = torch.from_numpy(labels).long().to(inputs.device)
     with torch.enable_grad():
         explainer = LayerGradCam(network, network.C4)
@@ -142,12 +132,9 @@ def explained(
         chosen = even_steps(confidence, group, EXAMPLES)
         if len(chosen) == 0:
             return []
-        images, classes = data.test_images[chosen], (data.test_labels[chosen], predicted[chosen])
-        true_map, predicted_map = (
-            grad_cam(network, images, labels, data.mean, data.std) for labels in classes
-        )
-        columns = images, *classes, confidence[chosen], predicted_map, true_map
-        return [Example(*row) for row in zip(*columns, strict=True)]
+        images, true, likeliest = data.test_images[chosen], data.test_labels[chosen], predicted[chosen]
+        maps = [grad_cam(network, images, labels, data.mean, data.std) for labels in (likeliest, true)]
+        return list(map(Example, images, true, likeliest, confidence[chosen], *maps))
 
     correct = predicted == data.test_labels
     return examples(correct), examples(~correct)
@@ -163,31 +150,13 @@ def even_steps(confidence: np.ndarray, group: np.ndarray, count: int) -> np.ndar
     return ranked[np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)]
 
 
-def check_predictions(labels: Any, probabilities: Any, classes: int | str = "classes") -> None:
-    """Raises UserError unless labels and probabilities fit each other and are as this module needs them."""
-    check_array("labels", labels, ("n",), np.integer)
-    check_array("probabilities", probabilities, (len(labels), classes), np.floating)
-    _check_range(labels, probabilities.shape[1])
+def check_predictions(labels: np.ndarray, probabilities: np.ndarray, classes: int | None = None) -> None:
+    """Raises UserError unless there is a row of probabilities for each label, and a column for each class."""
+    columns = probabilities.shape[1] if classes is None else classes
+    if probabilities.shape != (len(labels), columns) or probabilities.size == 0:
+        expected = f"({len(labels)}, {columns}), a row for each label and at least one"
+        raise UserError(f"probabilities must be {expected}, got {probabilities.shape}")
+    if labels.min() < 0 or labels.max() >= columns:
+        raise UserError(f"labels must be 0 to {columns - 1}, got {labels.min()} to {labels.max()}")
     if not (probabilities.min() >= 0 and probabilities.max() <= 1.001):  # NaN fails as well.
-        raise UserError("probabilities: must be 0 to 1, are these logits?")
-
-
-def _check_range(labels: np.ndarray, classes: int) -> None:
-    if labels.min() < 0 or labels.max() >= classes:
-        raise UserError(f"labels: must be 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
-
-
-def check_array(name: str, array: Any, shape: tuple[int | str, ...], kind: type) -> None:
-    """Raises UserError unless `array` is of that kind and shape, where a word stands for any size but 0."""
-    is_array = isinstance(array, np.ndarray)
-    if not (
-        is_array
-        and np.issubdtype(array.dtype, kind)
-        and array.ndim == len(shape)
-        and all(
-            n == size or (isinstance(n, str) and size) for size, n in zip(array.shape, shape, strict=True)
-        )
-    ):
-        found = f"{array.dtype} {array.shape}" if is_array else type(array).__name__
-        sizes = ", ".join(map(str, shape))
-        raise UserError(f"{name}: must be an array of {kind.__name__} ({sizes}), got {found}")
+        raise UserError("probabilities must be 0 to 1: are these logits?")

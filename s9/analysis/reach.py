@@ -1,7 +1,9 @@
 """Runs a network on numbers of pixels in place of colours, to find the pixels that each element depends on.
 
 The value of an element is the number of the last pixel, along one axis, that it depends on; the second image
-of the batch is numbered from the other end and gives the first pixel. See receptive_field.py.
+of the batch is numbered from the other end and gives the first pixel. A sum, a product or an activation is
+the maximum of its arguments, a convolution the maximum over its window and its group of channels, and what
+only moves elements (slices, views, concatenations, in-place writes) is torch's own.
 """
 
 import math
@@ -12,12 +14,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
-from s9.analysis.graph import BATCH, NORMS, Operation, Recorder
+from s9.analysis.graph import BATCH, NORMS, Operation, Recorder, tensors_in
 
-LONGEST_PERIOD = 256
-"""Positions after which what they see must repeat, shifted: 1, or more behind up-sampling."""
+LONGEST_PERIOD = (
+    256  # positions after which what they see must repeat, shifted: 1, or more behind up-sampling
+)
 MOVES = frozenset(
     """cat channel_shuffle constant_pad_nd copy fill flip im2col index index_put index_select
     pixel_shuffle pixel_unshuffle reflection_pad2d repeat replication_pad2d roll stack zero""".split()
@@ -28,12 +31,9 @@ MOVES = frozenset(
 class View(NamedTuple):
     """What the positions of a map see along one axis, away from the image's border."""
 
-    r: int
-    """Pixels from the first to the last, at the position that sees most."""
-    n: int
-    """Positions, for the usual image."""
-    j: Fraction
-    """Pixels between two neighbouring positions, on average."""
+    r: int  # pixels from the first to the last, at the position that sees most
+    n: int  # positions, for the usual image
+    j: Fraction  # pixels between two neighbouring positions, on average
 
 
 class Step(NamedTuple):
@@ -41,8 +41,7 @@ class Step(NamedTuple):
 
     before: View
     after: View
-    counts: bool
-    """False if the maps that meet see the same pixels."""
+    counts: bool  # False if each of the maps that meet sees as much as their sum
 
 
 class Clipped(Exception):
@@ -53,48 +52,30 @@ class Unknown(Exception):
     """What a network's positions see is not known; the text says why."""
 
 
-class Profile(NamedTuple):
-    """For each position along an axis: the last pixel seen, counted from 1; the first, from the far end."""
+def view_of(last: Tensor, first: Tensor, size: int, n: int) -> View:
+    """What half of the positions of a map see, those farthest from the border.
 
-    last: Tensor
-    first: Tensor
-    size: int
-    """Pixels of the image."""
-    n: int
-    """Positions, for the usual image."""
+    last, first: number of the last pixel seen, counted from 1; of the first, counted from the far end;
+    int64 (positions,), 0 where nothing is seen. size: pixels of the image. n: positions, for the usual image.
 
-    def middle(self) -> slice:
-        """Half of the positions, those farthest from the border. Raises Clipped if it cuts them too."""
-        inside = ((self.last > 0) & (self.last < self.size) & (self.first < self.size)).nonzero()
-        if len(inside) == 0:
-            raise Clipped
-        start, stop = int(inside[0]), int(inside[-1]) + 1
-        part = slice(start + (stop - start) // 4, stop - (stop - start) // 4)
-        if stop - start < 4 or max(self.last[part].max(), self.first[part].max()) >= self.size:
-            raise Clipped
-        return part
-
-    def view(self) -> View:
-        """Raises Clipped if the positions do not repeat, shifted, within the image."""
-        last, first = self.last[self.middle()], self.first[self.middle()]
-        seen = last > 0
-        for period in range(1, min(len(last) // 2, LONGEST_PERIOD) + 1):
-            both = seen[period:] & seen[:-period]
-            shifts = (last[period:] - last[:-period])[both], (first[:-period] - first[period:])[both]
-            shift = int(shifts[0][0]) if len(shifts[0]) else 0
-            if shift and (seen[period:] == seen[:-period]).all() and (torch.stack(shifts) == shift).all():
-                r = int((last + first - self.size)[seen].max())
-                return View(r, self.n, Fraction(abs(shift), period))
+    Raises Clipped if the border cuts them, or if they do not repeat, shifted, within the image.
+    """
+    inside = ((last > 0) & (last < size) & (first < size)).nonzero().flatten().tolist()
+    if len(inside) == 0 or inside[-1] - inside[0] < 3:
         raise Clipped
-
-    def differs(self, other: "Profile") -> bool:
-        """Whether two maps of the same size see different pixels."""
-        ours, theirs = self.middle(), other.middle()
-        part = slice(max(ours.start, theirs.start), min(ours.stop, theirs.stop))
-        return not (
-            torch.equal(self.last[part], other.last[part])
-            and torch.equal(self.first[part], other.first[part])
-        )
+    start, stop = inside[0], inside[-1] + 1
+    middle = slice(start + (stop - start) // 4, stop - (stop - start) // 4)
+    last, first = last[middle], first[middle]
+    if max(last.max(), first.max()) >= size:
+        raise Clipped
+    seen = last > 0
+    for period in range(1, min(len(last) // 2, LONGEST_PERIOD) + 1):
+        both = seen[period:] & seen[:-period]
+        shifts = torch.cat([(last[period:] - last[:-period])[both], (first[:-period] - first[period:])[both]])
+        shift = int(shifts[0]) if len(shifts) else 0
+        if shift and (shifts == shift).all() and torch.equal(seen[period:], seen[:-period]):
+            return View(int((last + first - size)[seen].max()), n, Fraction(abs(shift), period))
+    raise Clipped
 
 
 class Reach(Recorder):
@@ -113,26 +94,19 @@ class Reach(Recorder):
         numbers = torch.arange(1.0, self.size + 1)
         lines = torch.stack([numbers, numbers.flip(0)]).view(BATCH, 1, *((-1, 1) if axis == 2 else (1, -1)))
         self.images = lines.expand(sides).clone()
+        self.shapes: dict[int, torch.Size] = {}  # on the usual image, by the id of a tensor at hand
         self.steps: dict[int, Step] = {}
-        self.live = {0}
-        """Numbers of operations whose result is a map, or several."""
-        self.pooled: dict[int, list[View]] = {}
-        """What the maps see that an operation summarises."""
+        # By operation whose result is no map: the widest of the maps that it summarises.
+        self.summarised: dict[int, View | None] = {}
 
     def measure(self, network: nn.Module) -> tuple[dict[int, Step], View | None]:
         """The steps by their number in the plan, and the widest of the maps that the output summarises."""
-        ends, queue = [], []
+        ends = []
         for result, shape in zip(self.record(network, self.images), self.plan[-1].before, strict=True):
-            if result.any():
-                ends.append(self._profile(result, shape).view())
-            else:
-                queue += self.writers(result)
-        for number in queue:
-            if number in self.pooled:
-                ends += self.pooled[number]
-            elif number not in self.live:
-                queue += [source for source in self.operations[number].sources if source not in queue]
-        return self.steps, max(ends, default=None)
+            self.shapes = {id(result): shape}
+            is_map = bool(result.any())
+            ends.append(self._view(result) if is_map else self._widest_summarised(self.writers(result)))
+        return self.steps, max(filter(None, ends), default=None)
 
     def run(self, operation: Operation, function: Any, given: dict[str, Any]) -> Any:
         """The result in numbers of pixels."""
@@ -141,11 +115,12 @@ class Reach(Recorder):
             raise Unknown("it runs other operations on larger images")
         self.operation, self.usual = operation, self.plan[number]
         written = [a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write]
-        given = self._without_constants(given, written)
-        out = given.get("out")
-        inputs = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor) and leaf is not out]
-        live = [tensor for tensor in inputs if tensor.any()]
         is_view = not written and any(result.alias_info for result in schema.returns)
+        given = self._without_constants(given, written)
+        inputs = tensors_in(given)
+        self.shapes = dict(zip(map(id, inputs), self.usual.before, strict=True))
+        inputs = [tensor for tensor in inputs if tensor is not given.get("out")]
+        live = [tensor for tensor in inputs if tensor.any()]
         if name == "view":
             result = self._reshaped(function, given)
         elif name in MOVES or is_view:
@@ -160,7 +135,8 @@ class Reach(Recorder):
             result = reduce(torch.maximum, known, torch.zeros(()))
         else:
             raise Unknown(f"what {operation.layer or name} does to positions is not known")
-        first = tree_leaves(result)[0]
+        first = tensors_in(result)[0]
+        self.shapes[id(first)] = self.usual.after
         if (self.usual.used or name == "view") and (written or not self.writers(first)):
             self._note(number, operation, live, first)
         if written and first is not given[written[0]]:
@@ -171,20 +147,15 @@ class Reach(Recorder):
 
     def _without_constants(self, given: dict[str, Any], written: list[str]) -> dict[str, Any]:
         """The arguments; what depends on no image becomes 0, the number of no pixel."""
-        shapes = iter(self.usual.before)
-        self.shapes: dict[int, torch.Size] = {}
-        targets = {id(given[name]) for name in written}
+        targets = [given[name] for name in written]
 
         def known(leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor):
+            if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or self.writers(leaf):
                 return leaf
-            shape = next(shapes)
-            if leaf.is_floating_point() and not self.writers(leaf):
-                if id(leaf) in targets:  # Its other views must see what is written.
-                    torch.empty(0, dtype=leaf.dtype).set_(leaf.untyped_storage()).zero_()
-                else:
-                    leaf = torch.zeros_like(leaf)
-            self.shapes[id(leaf)] = shape
+            if all(leaf is not target for target in targets):
+                return torch.zeros_like(leaf)
+            # Its other views must see what is written.
+            torch.empty(0, dtype=leaf.dtype).set_(leaf.untyped_storage()).zero_()
             return leaf
 
         return tree_map(known, given)
@@ -193,30 +164,29 @@ class Reach(Recorder):
         """Keeps what an operation does to maps: slides over them, lets them meet, or summarises them."""
         window = operation.kernel or operation.name in ADAPTIVE
         meeting = len(live) > 1 and (operation.pointwise or operation.name in ("cat", "stack"))
-        maps = result.any()
-        if maps:
-            self.live.add(number)
-        if live and (window or meeting or not maps):
-            before = [self._profile(tensor, self.shapes[id(tensor)]) for tensor in live]
-            views = [profile.view() for profile in before]
-            if not maps:
-                self.pooled[number] = views
-                return
-            after = self._profile(result, self.usual.after).view()
-            counts = bool(operation.kernel) or any(before[0].differs(profile) for profile in before[1:])
-            self.steps[number] = Step(max(views), after, counts or max(views) != after)
+        is_map = result.any()
+        if not is_map and not live:
+            self.summarised[number] = self._widest_summarised(operation.sources)
+        elif not is_map:
+            self.summarised[number] = max(map(self._view, live))
+        elif window or meeting:
+            before, after = set(map(self._view, live)), self._view(result)
+            self.steps[number] = Step(max(before), after, bool(operation.kernel) or before != {after})
 
-    def _profile(self, tensor: Tensor, shape: torch.Size) -> Profile:
-        dims = self._enlarged(tensor, shape)
+    def _widest_summarised(self, numbers: list[int]) -> View | None:
+        return max(filter(None, map(self.summarised.get, numbers)), default=None)
+
+    def _view(self, tensor: Tensor) -> View:
+        """What the positions of a map see."""
+        dims = self._enlarged(tensor)
         if len(dims) != 1 or dims[0] == 0:
             raise Unknown("its maps do not grow with the image")
         last, first = tensor.movedim(dims[0], -1).reshape(BATCH, -1, tensor.shape[dims[0]]).amax(1).long()
-        return Profile(last, first, self.size, shape[dims[0]])
+        return view_of(last, first, self.size, self.shapes[id(tensor)][dims[0]])
 
-    def _enlarged(self, tensor: Tensor, shape: torch.Size | None = None) -> list[int]:
+    def _enlarged(self, tensor: Tensor) -> list[int]:
         """The dimensions that grow with the image."""
-        shape = self.shapes[id(tensor)] if shape is None else shape
-        return [dim for dim, usual in enumerate(shape) if tensor.shape[dim] != usual]
+        return [dim for dim, usual in enumerate(self.shapes[id(tensor)]) if tensor.shape[dim] != usual]
 
     # The results of self.operation, which is self.usual on the usual image, for the arguments `given` by name
 
@@ -264,19 +234,17 @@ class Reach(Recorder):
         return F.max_pool2d(x, kernel, given.get("stride") or kernel, *options)
 
     def _adaptive(self, given: dict[str, Any]) -> Tensor:
-        x, usual = given["self"], self.usual.before[0]
-        kernel, sides = [1, 1], list(self.usual.after[-2:])
-        for dim in (-2, -1):
-            n_in, n_out = usual[dim], self.usual.after[dim]
-            if x.shape[dim] == n_in:
-                continue
+        x, sides = given["self"], list(self.usual.after[-2:])
+        for dim in self._enlarged(x):
+            n_in, n_out = self.usual.before[0][dim], self.usual.after[dim]
             if n_out == 1 or (n_in != n_out and not self._slides_behind()):
                 return torch.zeros(self.usual.after)
             if n_in % n_out:
                 raise Unknown(f"pooling of {n_in} positions unevenly to {n_out} has no fixed window")
-            kernel[dim] = n_in // n_out
-            sides[dim] = x.shape[dim] // kernel[dim]
-        return F.adaptive_max_pool2d(F.max_pool2d(x, kernel), sides)
+            window = n_in // n_out
+            side = sides[dim - x.ndim] = x.shape[dim] // window
+            x = x.narrow(dim, 0, side * window)
+        return F.adaptive_max_pool2d(x, sides)
 
     def _slides_behind(self) -> bool:
         """Whether a window wider than one position slides over what this operation gives.

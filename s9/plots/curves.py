@@ -97,9 +97,6 @@ def plot_accuracy(
                 label = line["label"] if rules else f"{line['label']}, {OTHER_RULES}"
                 values = [mark.parameters for mark in drawn], [mark.accuracy for mark in drawn]
                 axes.plot(*values, **line | look | {"label": label})
-        for mark in marks:
-            if mark.spread is not None:
-                axes.errorbar(mark.parameters, mark.accuracy, mark.spread, color=line["color"], capsize=6)
         _label(axes, marks, line["color"], align)
     sizes = [mark.parameters for mark in (*ours, *public)]
     axes.set_xlim(min(sizes) / 4, max(*sizes, parameter_limit) * 2)
@@ -118,12 +115,15 @@ def plot_accuracy(
 
 
 def _label(axes: Axes, marks: Sequence[Point], color: str, align: str) -> None:
-    """Write name, accuracy and epochs beside each mark, moved up where labels would overlap."""
+    """Draw the spread of each mark, and its name, accuracy and epochs beside it, where no label overlaps."""
     lowest = -np.inf
     side = -1 if align == "right" else 1
     for mark in sorted(marks, key=lambda mark: mark.accuracy):
         lowest = height = max(mark.accuracy, lowest + LABEL_GAP)
-        spread = "" if mark.spread is None else f" ± {mark.spread:.2f}"
+        spread = ""
+        if mark.spread is not None:
+            spread = f" ± {mark.spread:.2f}"
+            axes.errorbar(mark.parameters, mark.accuracy, mark.spread, color=color, capsize=6)
         epochs = "" if mark.epochs is None else f", {mark.epochs} epochs"
         axes.annotate(
             f"{mark.name} {mark.accuracy:.2f}{spread}%{epochs}",

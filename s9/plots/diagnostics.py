@@ -1,25 +1,18 @@
 """Augmentations, receptive field, confusion matrix, misclassified images, Grad-CAM, kernels, calibration.
 
-s9.analysis.interpret computes the values; these functions draw them. Their arguments, where not described:
-
-    images: uint8 (n, height, width, 3)
-    labels: integers (n,), 0 to len(classes) - 1
-    probabilities: floats (n, len(classes)), 0 to 1; the largest of a row is the prediction
-    classes: the names of the classes
-    dataset: the name of the data set
-
-They raise UserError for an array of another type or shape.
+Arguments of all: images uint8 (n, height, width, 3); labels integers (n,) that index `classes`, the names;
+probabilities floats (n, classes), 0 to 1, the largest of a row being the prediction; dataset its name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from sklearn.metrics import confusion_matrix
 
-from s9.analysis.interpret import BINS, Calibration, Example, check_array, check_predictions, even_steps
+from s9.analysis.interpret import BINS, Calibration, Example, check_predictions, even_steps
 from s9.analysis.receptive_field import Row
 from s9.plots.style import BLUE, GREEN, GREY, VERMILLION, NotebookFigure, draw_image, new_figure, styled
 
@@ -27,7 +20,6 @@ COLUMNS = 5  # of the misclassified images
 LIKELIEST = 3  # classes listed under each of them
 NUMBERED = 20  # classes, at most, whose numbers the confusion matrix shows; of more they would overlap
 KERNEL_COLUMNS = 8
-IMAGES = ("n", "height", "width", 3)
 
 
 @styled
@@ -39,16 +31,30 @@ def plot_augmentations(
     transforms: row title -> function from uint8 (height, width, 3) to the same shape and dtype. Each is
     called once per image, in reading order, on a copy; seed them for a reproducible figure.
     """
+    rows = [(name, [change(image.copy()) for image in images], []) for name, change in transforms.items()]
     title = "augmentations, applied to the same images in every row"
-    figure = new_figure(dataset, title, height=0.5 + 1.05 * len(transforms))
-    grid = figure.subplots(len(transforms), len(images), squeeze=False)
-    for row, (name, transform) in zip(grid, transforms.items(), strict=True):
-        for axes, image in zip(row, images, strict=True):
-            changed = transform(image.copy())
-            check_array(f"transforms: the result of {name!r}", changed, image.shape, np.uint8)
-            draw_image(axes, changed)
-        _name_row(row[0], name)
+    figure = new_figure(dataset, title, height=0.5 + 1.05 * len(rows))
+    _draw_rows(figure, rows, len(images))
     return figure
+
+
+def _draw_rows(
+    figure: NotebookFigure, rows: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str]]], columns: int
+) -> np.ndarray:
+    """Draw rows of at most `columns` images; returns their Axes (rows, columns).
+
+    rows: name, written at the left; images; their titles, or none.
+    """
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for cells, (name, images, titles) in zip(grid, rows, strict=True):
+        cells[0].set_ylabel(name, rotation=0, ha="right", va="center")
+        for axes, image, title in zip_longest(cells, images, titles):
+            if image is None:
+                axes.set_axis_off()
+            else:
+                draw_image(axes, image)
+                axes.set_title(title or "", loc="center", size=10)
+    return grid
 
 
 @styled
@@ -59,7 +65,6 @@ def plot_receptive_field(image: np.ndarray, rows: Sequence[Row], dataset: str) -
     padding. image: uint8 (height, width, 3). rows: from receptive_field(network); a layer's block is its name
     up to the first dot.
     """
-    check_array("image", image, IMAGES[1:], np.uint8)
     blocks = _blocks(rows)
     height, width = image.shape[:2]
     last = list(blocks.values())[-1][-1]
@@ -169,8 +174,6 @@ def plot_misclassified(
 
     images: the whole test set without augmentation. count: at least 2.
     """
-    check_array("images", images, IMAGES, np.uint8)
-    check_array("labels", labels, (len(images),), np.integer)
     check_predictions(labels, probabilities, len(classes))
     wrong = probabilities.argmax(axis=1) != labels
     shown = even_steps(probabilities.max(axis=1), wrong, count)
@@ -182,12 +185,11 @@ def plot_misclassified(
     sample = "all of them" if len(shown) == wrong.sum() else f"{len(shown)} evenly spaced ones"
     title += f"\nShown: {sample}, from the most to the least confident mistake"
     title += f"\nBelow each: the {LIKELIEST} most probable classes; the true class is green"
-    rows = -(-len(shown) // COLUMNS)
-    figure = new_figure(dataset, title, height=0.8 + 2.45 * rows)
-    cells = figure.subplots(rows, COLUMNS, squeeze=False).flat
-    for index, axes in zip(shown, cells, strict=False):
-        draw_image(axes, images[index])
-        axes.set_title(f"true: {classes[labels[index]]}", loc="center", size=10)
+    lines = [shown[start : start + COLUMNS] for start in range(0, len(shown), COLUMNS)]
+    rows = [("", images[line], [f"true: {classes[label]}" for label in labels[line]]) for line in lines]
+    figure = new_figure(dataset, title, height=0.8 + 2.45 * len(rows))
+    cells = _draw_rows(figure, rows, COLUMNS)
+    for index, axes in zip(shown, cells.flat, strict=False):
         likeliest = np.argsort(-probabilities[index], kind="stable")[:LIKELIEST]
         for line, label in enumerate(likeliest):
             right = label == labels[index]
@@ -195,8 +197,6 @@ def plot_misclassified(
             look |= {"weight": "bold" if right else "normal", "transform": axes.transAxes, "va": "top"}
             axes.text(0, -0.04 - 0.12 * line, classes[label], ha="left", **look)
             axes.text(1, -0.04 - 0.12 * line, _percent(probabilities[index, label]), ha="right", **look)
-    for axes in cells:  # the iterator continues after the last image
-        axes.set_axis_off()
     return figure
 
 
@@ -213,8 +213,7 @@ def plot_grad_cam(
 
     right, wrong: from interpret.explained(), not both empty; the network's classes are `classes`.
     """
-    columns = max(len(right), len(wrong))
-    rows: list[tuple[str, list[np.ndarray], list[str]]] = []
+    rows = []
     if right:
         named = [_named(it, classes) for it in right]
         rows.append(("correct", [it.image for it in right], named))
@@ -228,15 +227,7 @@ def plot_grad_cam(
     title = "Grad-CAM; yellow pixels raise the score of the class"
     title += "\nPredictions are evenly spaced, from the most to the least confident"
     figure = new_figure(dataset, title, height=0.7 + 1.6 * len(rows))
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    for cells, (name, pictures, headings) in zip(grid, rows, strict=True):
-        for axes, picture in zip(cells, pictures, strict=False):
-            draw_image(axes, picture)
-        for axes, heading in zip(cells, headings, strict=False):
-            axes.set_title(heading, loc="center", size=10)
-        for axes in cells[len(pictures) :]:
-            axes.set_axis_off()
-        _name_row(cells[0], name)
+    _draw_rows(figure, rows, max(len(right), len(wrong)))
     return figure
 
 
@@ -251,12 +242,9 @@ def plot_photo(
     on.
     """
     figure = new_figure(dataset, "your photo; yellow pixels raise the score of the class", height=2.9)
-    first, *others = figure.subplots(1, 1 + len(maps))
-    draw_image(first, image)
-    first.set_title("input of the network", loc="center", size=10)
-    for axes, heat, name, probability in zip(others, maps, classes, probabilities, strict=True):
-        draw_image(axes, _heated(image, heat))
-        axes.set_title(f"{name} {_percent(probability)}", loc="center", size=10)
+    titles = [f"{name} {_percent(share)}" for name, share in zip(classes, probabilities, strict=True)]
+    pictures = [image, *(_heated(image, heat) for heat in maps)]
+    _draw_rows(figure, [("", pictures, ["input of the network", *titles])], len(pictures))
     return figure
 
 
@@ -270,10 +258,6 @@ def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return (0.5 * grey + 127.5 * matplotlib.colormaps["inferno"](heat)[..., :3]).astype(np.uint8)
 
 
-def _name_row(first: Axes, name: str) -> None:
-    first.set_ylabel(name, rotation=0, ha="right", va="center")
-
-
 @styled
 def plot_kernels(kernels: np.ndarray, answers: np.ndarray, dataset: str) -> NotebookFigure:
     """Draw the kernels of the first layer as RGB images, and below each its response to an image.
@@ -285,17 +269,15 @@ def plot_kernels(kernels: np.ndarray, answers: np.ndarray, dataset: str) -> Note
     """
     title = f"first layer: {len(kernels)} kernels of {_size(kernels.shape[2:])} pixels"
     title += "\nBelow each, its response to a test image; grey is 0, the number is its largest weight"
-    rows = -(-len(kernels) // KERNEL_COLUMNS)
-    figure = new_figure(dataset, title, height=0.8 + 2.6 * rows)
-    grid = figure.subplots(2 * rows, KERNEL_COLUMNS)
-    pairs = zip(grid[::2].flat, grid[1::2].flat, strict=True)
-    for kernel, answer, (above, below) in zip(kernels.transpose(0, 2, 3, 1), answers, pairs, strict=False):
-        draw_image(above, _around_grey(kernel))
-        above.set_title(f"{np.abs(kernel).max():.2f}", loc="center", size=10)
-        draw_image(below, _around_grey(answer[..., None].repeat(3, axis=2)))
-    for above, below in pairs:  # the iterator continues after the last kernel
-        above.set_axis_off()
-        below.set_axis_off()
+    rows = []
+    for start in range(0, len(kernels), KERNEL_COLUMNS):
+        line = slice(start, start + KERNEL_COLUMNS)
+        above = [_around_grey(kernel) for kernel in kernels[line].transpose(0, 2, 3, 1)]
+        below = [_around_grey(answer[..., None].repeat(3, axis=2)) for answer in answers[line]]
+        largest = [f"{np.abs(kernel).max():.2f}" for kernel in kernels[line]]
+        rows += [("", above, largest), ("", below, [])]
+    figure = new_figure(dataset, title, height=0.8 + 1.3 * len(rows))
+    _draw_rows(figure, rows, KERNEL_COLUMNS)
     return figure
 
 

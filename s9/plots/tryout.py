@@ -41,15 +41,13 @@ class TryOut(widgets.VBox):
         super().__init__([self.upload])
 
     def _show(self, change: dict) -> None:
-        if not change["new"]:
+        files = change["new"]
+        if not files:
             return
-        if isinstance(change["new"], dict):  # ipywidgets 7, in Colab: files by name.
-            name, file = list(change["new"].items())[-1]
-        else:
-            file = change["new"][-1]
-            name = file["name"]
+        if isinstance(files, dict):  # ipywidgets 7, in Colab: files by name.
+            files = [file | {"name": name} for name, file in files.items()]
         try:
-            self.picture.value = self._drawn(name, bytes(file["content"]))
+            self.picture.value = self._drawn(files[-1]["name"], bytes(files[-1]["content"]))
             self.children = [self.upload, self.picture]
         except UserError as error:
             self.problem.value = str(error)
