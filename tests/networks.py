@@ -86,30 +86,19 @@ def assert_exact(network, period=1, size=(36, 40)):
 KERNELS = (1, 2, 3, 4, 5, (1, 3), (3, 1), (5, 2), (2, 3))
 
 
-class Residual(nn.Module):
-    def __init__(self, body, form):
-        super().__init__()
-        self.body, self.form = body, form
-
-    def forward(self, images):
-        if self.form == "function":
-            return torch.add(images, self.body(images))
-        if self.form == "in place":
-            new = self.body(images)
-            new += images
-            return new
-        return images + self.body(images)
+def residual(n, x):
+    if n.form == "function":
+        return torch.add(x, n.a(x))
+    if n.form == "in place":
+        new = n.a(x)
+        new += x
+        return new
+    return x + n.a(x)
 
 
-class Branches(nn.Module):
-    """Branches of unlike reach and padding, cut to one size, concatenated and mixed."""
-
-    def __init__(self, first, second):
-        super().__init__()
-        self.first, self.second, self.mix = first, second, nn.Conv2d(6, 3, 1)
-
-    def forward(self, images):
-        return self.mix(torch.cat([self.first(images), self.second(images)], 1))
+def branches(n, x):
+    """Of unlike reach and padding, concatenated and mixed."""
+    return n.mix(torch.cat([n.a(x), n.b(x)], 1))
 
 
 def alias(n, x):
@@ -180,101 +169,89 @@ def pooled(n, x):
     return F.max_pool2d(x, n.kernel, n.stride, n.padding)
 
 
-def random_unit(draw):
-    """A layer or a few that take and give three channels, and how many positions make one of them."""
+def random_unit(draw, kind, factor):
+    """A layer or a few that take and give three channels. factor: of up-sampling."""
     kernel, dilation = draw.choice(KERNELS), draw.choice((1, 1, 2, (1, 2)))
     stride = draw.choice((1, 1, 1, 2, (2, 1), (1, 3)))
     padding = draw.choice((0, 1, 2, (0, 1), (2, 0)))
     half = tuple(side // 2 for side in pair(kernel))
-    same = [nn.Conv2d(3, 3, draw.choice(KERNELS), padding="same", dilation=dilation) for _ in range(4)]
-    a, b, c, d = same
-    factor = draw.choice((2, 2, 3))
-    match draw.choice(KINDS):
+    a, b, c, d = (nn.Conv2d(3, 3, draw.choice(KERNELS), padding="same", dilation=dilation) for _ in range(4))
+    match kind:
         case "convolution":
-            return nn.Conv2d(3, 3, kernel, stride, padding, dilation), 1
+            return nn.Conv2d(3, 3, kernel, stride, padding, dilation)
         case "depthwise":
-            return nn.Sequential(nn.Conv2d(3, 3, kernel, stride, padding, groups=3), nn.Conv2d(3, 3, 1)), 1
-        case "pad":
-            edges = tuple(draw.randrange(-2, 4) for _ in range(4))
-            kind = draw.choice((nn.ZeroPad2d, nn.ReplicationPad2d))
-            return nn.Sequential(kind(tuple(map(abs, edges)) if kind is not nn.ZeroPad2d else edges), a), 1
+            return nn.Sequential(nn.Conv2d(3, 3, kernel, stride, padding, groups=3), nn.Conv2d(3, 3, 1))
+        case "zero-pad":
+            return nn.Sequential(nn.ZeroPad2d([draw.randrange(-2, 4) for _ in range(4)]), a)
+        case "replication-pad":
+            return nn.Sequential(nn.ReplicationPad2d([draw.randrange(4) for _ in range(4)]), a)
         case "pooling":
-            unit = Network(pooled)
-            unit.average, unit.kernel, unit.padding = draw.random() < 0.5, kernel, draw.choice((0, half))
-            unit.stride = stride
-            return unit, 1
+            average, padding = draw.random() < 0.5, draw.choice((0, half))
+            return Network(pooled, average=average, kernel=kernel, stride=stride, padding=padding)
         case "function":
             return Network(
                 lambda n, x: F.conv2d(weight=n.w, input=x, stride=stride, padding=padding, dilation=dilation),
                 w=nn.Parameter(torch.ones(3, 3, *pair(kernel))),
-            ), 1
+            )
         case "residual":
-            return Residual(a, draw.choice(("module", "function", "in place"))), 1
+            return Network(residual, a=a, form=draw.choice(("operator", "function", "in place")))
         case "branches":
-            return Branches(a, b), 1
-        case "cropped branches":  # Their centres differ: together they see more than the wider alone.
-            left, right = nn.ZeroPad2d((2, 0, 3, 0)), nn.ZeroPad2d((0, 2, 0, 3))
-            return Branches(
-                nn.Sequential(left, convolution(3, 0)), nn.Sequential(right, convolution(3, 0))
-            ), 1
-        case "alias" | "buffer" | "out" as kind:
-            return Network({"alias": alias, "buffer": buffer, "out": out}[kind], a=a, b=b, c=c), 1
+            return Network(branches, a=a, b=b, mix=nn.Conv2d(6, 3, 1))
+        case "cropped-branches":  # Their centres differ: together they see more than the wider alone.
+            first = nn.Sequential(nn.ZeroPad2d((2, 0, 3, 0)), convolution(3, 0))
+            second = nn.Sequential(nn.ZeroPad2d((0, 2, 0, 3)), convolution(3, 0))
+            return Network(branches, a=first, b=second, mix=nn.Conv2d(6, 3, 1))
+        case "alias":
+            return Network(alias, a=a, b=b, c=c)
+        case "buffer":
+            return Network(buffer, a=a, b=b, c=c)
+        case "out":
+            return Network(out, a=a, b=b, c=c)
         case "split":
-            unit = Network(split, a=a, b=b, c=c, d=d)
-            unit.start = draw.randrange(4)
-            return unit, 1
+            return Network(split, a=a, b=b, c=c, d=d, start=draw.randrange(4))
         case "slice":
             rows, columns = (slice(draw.randrange(3), None, draw.choice((1, 2, 3))) for _ in range(2))
-            return Network(lambda n, x: x[:, :, rows, columns]), 1
+            return Network(lambda n, x: x[:, :, rows, columns])
         case "crop":
-            unit = Network(skip, a=nn.Conv2d(3, 3, 5, padding=draw.choice((0, 1))))
-            unit.cut = 2 - unit.a.padding[0]
-            return unit, 1
+            padding = draw.choice((0, 1))
+            return Network(skip, a=convolution(5, padding), cut=2 - padding)
         case "shortcut":
-            unit = Network(shortcut, a=nn.Conv2d(3, draw.choice((3, 5)), 3, 2, 1))
-            return nn.Sequential(unit, nn.Conv2d(unit.a.out_channels, 3, 1)), 1
-        case "spatial gate":
-            return Network(spatial_gate, a=nn.Conv2d(2, 1, 7, padding=3)), 1
-        case "channel gate":
-            unit = Network(channel_gate, a=nn.Linear(3, 3))
-            unit.steps = draw.random() < 0.5
-            return unit, 1
-        case "channels last":
-            return Network(channels_last, a=nn.Linear(3, 3)), 1
+            channels = draw.choice((3, 5))
+            unit = Network(shortcut, a=nn.Conv2d(3, channels, 3, 2, 1))
+            return nn.Sequential(unit, nn.Conv2d(channels, 3, 1))
+        case "spatial-gate":
+            return Network(spatial_gate, a=nn.Conv2d(2, 1, 7, padding=3))
+        case "channel-gate":
+            return Network(channel_gate, a=nn.Linear(3, 3), steps=draw.random() < 0.5)
+        case "channels-last":
+            return Network(channels_last, a=nn.Linear(3, 3))
         case "shuffle":
-            unit = Network(shuffled, a=nn.Conv2d(3, 6, 3, padding=1, groups=3))
-            unit.half = draw.randrange(2)
-            return unit, 1
+            layer = nn.Conv2d(3, 6, 3, padding=1, groups=3)
+            return Network(shuffled, a=layer, half=draw.randrange(2))
         case "norm":
             norm = draw.choice((nn.BatchNorm2d(3), nn.GroupNorm(3, 3), nn.InstanceNorm2d(3)))
-            return Network(lambda n, x: x if n.neutral else n.a(x), a=norm), 1
+            return Network(lambda n, x: x if n.neutral else n.a(x), a=norm)
         case "activation":
-            function = draw.choice(
-                (F.gelu, F.silu, torch.tanh, F.hardswish, lambda x: F.relu(x, inplace=True))
-            )
-            return Network(lambda n, x: x if n.neutral else function(x * 1)), 1
+            function = draw.choice(ACTIVATIONS)
+            return Network(lambda n, x: x if n.neutral else function(x * 1))
         case "transposed":
             more = draw.randrange(factor)
+            dilation = draw.choice((1, 2)) if more < 2 else factor
+            kernel, padding = draw.choice((1, 2, 3, 4, (2, 3))), draw.choice((0, 1))
             return nn.ConvTranspose2d(
-                3,
-                3,
-                draw.choice((1, 2, 3, 4, (2, 3))),
-                factor,
-                draw.choice((0, 1)),
-                more,
-                draw.choice((1, 3)),
-                dilation=draw.choice((1, 2)) if more < 2 else factor,
-            ), factor
+                3, 3, kernel, factor, padding, more, draw.choice((1, 3)), dilation=dilation
+            )
         case "nearest":
-            return nn.Upsample(scale_factor=factor), factor
-        case "pixel shuffle":
-            return nn.Sequential(nn.Conv2d(3, 3 * factor**2, 1), nn.PixelShuffle(factor)), factor
+            return nn.Upsample(scale_factor=factor)
+        case "pixel-shuffle":
+            return nn.Sequential(nn.Conv2d(3, 3 * factor**2, 1), nn.PixelShuffle(factor))
 
 
-KINDS = """convolution depthwise pad pooling function residual branches cropped-branches alias buffer out
-split slice crop shortcut spatial-gate channel-gate channels-last shuffle norm activation transposed nearest
-pixel-shuffle""".split()
-KINDS = [kind.replace("-", " ") for kind in KINDS]
+ACTIVATIONS = (F.gelu, F.silu, torch.tanh, F.hardswish, lambda x: F.relu(x, inplace=True))
+UPSAMPLING = ("transposed", "nearest", "pixel-shuffle")
+KINDS = """convolution depthwise zero-pad replication-pad pooling function residual branches cropped-branches
+alias buffer out split slice crop shortcut spatial-gate channel-gate channels-last shuffle norm activation
+transposed nearest pixel-shuffle""".split()
 
 
 def random_network(seed):
@@ -282,7 +259,8 @@ def random_network(seed):
     draw = random.Random(seed)
     units, period = [], 1
     for _ in range(draw.randint(1, 6)):
-        unit, more = random_unit(draw)
+        kind, factor = draw.choice(KINDS), draw.choice((2, 2, 3))
+        more = factor if kind in UPSAMPLING else 1
         if period * more <= 6:
-            units, period = [*units, unit], period * more
+            units, period = [*units, random_unit(draw, kind, factor)], period * more
     return nn.Sequential(*units, nn.Conv2d(3, 3, 1)), period

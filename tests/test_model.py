@@ -1,8 +1,4 @@
-import os
 import random
-import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,7 +6,6 @@ import torch.nn.functional as F
 from networks import Network
 from torch import nn
 
-import model
 from model import NETWORKS, FastNet, ResidualUnit, S9Net, SeparableUnit, build, count_parameters
 from s9.analysis.receptive_field import receptive_field
 from s9.analysis.summary import count_multiply_adds, summary
@@ -29,12 +24,6 @@ def cells(table):
 
 def test_the_summary_is_the_one_of_the_assignment_in_whole(expected):
     assert cells(summary(S9Net(dropout=0.05))) == expected
-
-
-@pytest.mark.parametrize("dropout", [-0.1, 1.1])
-def test_dropout_out_of_range(dropout):
-    with pytest.raises(ValueError, match="dropout probability has to be between 0 and 1"):
-        S9Net(dropout=dropout)
 
 
 def test_an_unknown_name():
@@ -60,58 +49,32 @@ def test_too_few_classes(name):
         build(name, classes=0)
 
 
-def test_the_file_needs_torch_alone(tmp_path):
-    """It is handed in by itself: copied into an empty folder, it builds every network."""
-    shutil.copy(model.__file__, tmp_path)
-    program = """import importlib.util, sys
-for name in ("s9", "numpy", "torchsummary", "torchvision"):
-    sys.modules.setdefault(name, None)
-import model
-assert importlib.util.find_spec("utils") is None
-print(*(model.count_parameters(model.build(name)) for name in model.NETWORKS))"""
-    # Tests of several processes add the repository to PYTHONPATH.
-    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-c", program]
-    printed = subprocess.run(
-        command, cwd=tmp_path, env=alone, check=True, capture_output=True, text=True
-    ).stdout
-    assert printed.split() == ["174352", "199856", "199856", "494368"]
-
-
-def test_the_summary_leaves_all_as_it_was():
+@pytest.mark.parametrize("measure", [receptive_field, summary, count_multiply_adds])
+def test_a_measure_leaves_all_as_it_was(measure):
     network = S9Net(dropout=0.05)
     network.C2.eval()
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     modes = [layer.training for layer in network.modules()]
-    torch_state, python_state = torch.get_rng_state(), random.getstate()
-    summary(network)
-    assert torch.equal(torch.get_rng_state(), torch_state)
-    assert random.getstate() == python_state
+    random_states = torch.get_rng_state().tolist(), random.getstate()
+    measure(network)
+    assert (torch.get_rng_state().tolist(), random.getstate()) == random_states
     assert [layer.training for layer in network.modules()] == modes
-    after = network.state_dict()
-    assert all(torch.equal(after[name], tensor) for name, tensor in state.items())
+    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in state.items())
     assert not any(layer._forward_hooks for layer in network.modules())
 
 
-class Returns(nn.Module):
-    def __init__(self, wrap):
-        super().__init__()
-        self.wrap = wrap
+UNUSUAL = {
+    "LSTM": nn.LSTM(32, 4),
+    "dict": Network(lambda n, x: {"a": x}),
+    "tuple of tuple": Network(lambda n, x: ((x,), x)),
+    "None": Network(lambda n, x: None),
+}
 
-    def forward(self, images):
-        return self.wrap(images)
 
-
-@pytest.mark.parametrize(
-    "layer",
-    [nn.LSTM(32, 4), Returns(lambda x: {"a": x}), Returns(lambda x: ((x,), x)), Returns(lambda x: None)],
-    ids=["LSTM", "dict", "tuple of tuple", "None"],
-)
-def test_what_torchsummary_cannot_show_is_one_line(layer):
-    network = Network(lambda n, x: (n.layer(x[:, 0]), x)[1], layer=layer)
-    with pytest.raises(
-        UserError, match=r"^torchsummary cannot show Network: its modules must take and"
-    ) as caught:
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_what_torchsummary_cannot_show_is_one_line(name):
+    network = Network(lambda n, x: (n.layer(x[:, 0]), x)[1], layer=UNUSUAL[name])
+    with pytest.raises(UserError, match=r"^torchsummary cannot show Network: its modules must t") as caught:
         summary(network)
     assert "\n" not in str(caught.value)
 
@@ -144,9 +107,9 @@ def images_of_patches(count=64, size=16):
     return images + images.mean(1, keepdim=True)
 
 
-def test_init_whitening_whitens_patches():
-    """What the first convolution gives on the same images: uncorrelated, with both signs, of variance 1 but
-    for the 5e-4 that keep a weak component's kernel finite."""
+def test_init_whitening_whitens_patches_and_freezes_the_first_convolution_alone():
+    """What the convolution gives on the same images: uncorrelated, with both signs, of variance 1 but for the
+    5e-4 that keep a weak component's kernel finite."""
     network, images = FastNet(), images_of_patches()
     network.init_whitening(images)
     convolution = network.C1[0].convolution
@@ -159,18 +122,11 @@ def test_init_whitening_whitens_patches():
     assert covariance.diag().min() > 0.9
     assert torch.equal(inside[:count], -inside[count:])
 
-
-def test_init_whitening_freezes_the_first_convolution_alone():
-    network = FastNet()
-    network.init_whitening(images_of_patches())
     frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
     assert frozen == ["C1.0.convolution.weight"]
-    network(torch.randn(4, 3, 32, 32)).square().sum().backward()
-    for name, parameter in network.named_parameters():
-        assert (parameter.grad is None) == (name in frozen)
 
 
-@pytest.mark.parametrize("size", [8, 20, 24, 28, 32])
+@pytest.mark.parametrize("size", [8, 20, 28])
 def test_the_fast_network_takes_small_images(size):
     assert FastNet().eval()(torch.zeros(2, 3, size, size)).shape == (2, 10)
 

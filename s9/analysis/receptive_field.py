@@ -104,7 +104,7 @@ def _table(plan: list[Operation], down: Measured, across: Measured) -> list[Row]
 def _row(name: str, down: Step, across: Step) -> Row:
     before, after = (map(_size, *views) for views in zip(down[:2], across[:2], strict=True))
     stride = _size(down.after.j / down.before.j, across.after.j / across.before.j)
-    return Row(name, *before, stride, *after)
+    return Row._make([name, *before, stride, *after])
 
 
 def _size(height: int | Fraction, width: int | Fraction) -> Size:

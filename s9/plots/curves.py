@@ -21,18 +21,14 @@ MARKERS = 25  # on a curve, about
 
 
 class Point(NamedTuple):
-    """A network in the comparison.
-
-    accuracy: on the test set, percent. spread: its standard deviation over seeds, percentage points; None for
-    a single run. epochs: None if not stated. rules: whether it keeps the assignment's rules.
-    """
+    """A network in the comparison."""
 
     name: str
     parameters: int
-    accuracy: float
-    spread: float | None = None
-    epochs: int | None = None
-    rules: bool = True
+    accuracy: float  # on the test set, percent
+    spread: float | None = None  # its standard deviation over seeds, percentage points; None for a single run
+    epochs: int | None = None  # None if not stated
+    rules: bool = True  # whether it keeps the assignment's rules
 
 
 @styled
@@ -69,8 +65,7 @@ def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> Notebook
     panels["rate"].plot(epochs, rates, color=GREEN, marker="o", markevery=every)
     panels["rate"].set_title("Learning rate")
     for axes in panels.values():
-        axes.set_xlabel("epoch")
-        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + max(0.5, 0.02 * len(epochs)))
+        axes.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + max(0.5, 0.02 * len(epochs))))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
@@ -104,8 +99,7 @@ def plot_accuracy(
     ticks = [count for count in PARAMETER_TICKS if edges[0] < count < edges[1]]
     axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("parameters, logarithmic")
-    axes.set_ylabel("test accuracy, %")
+    axes.set(xlabel="parameters, logarithmic", ylabel="test accuracy, %")
     axes.margins(y=0.1)
     text = {"color": GREEN, "size": 10, "va": "top"}
     axes.text(parameter_limit, axes.get_ylim()[1], f" limit: fewer than {parameter_limit:,}", **text)

@@ -79,21 +79,22 @@ def plot_receptive_field(image: np.ndarray, rows: Sequence[Row], dataset: str) -
     # All panels show the same area, slightly larger than the largest square.
     reach = max(height, width, *(side for fields in blocks.values() for side in fields[-1])) / 2 + 1.5
     for axes, (block, fields) in zip(panels, blocks.items(), strict=True):
-        pale = draw_image(axes, (image * 0.3 + 255 * 0.7).astype(np.uint8))
-        seen = axes.imshow(image)
-        for drawn in (pale, seen):
-            drawn.set_extent((0, width, height, 0))
+        extent = (0, width, height, 0)
+        draw_image(axes, (image * 0.3 + 255 * 0.7).astype(np.uint8), extent=extent)
+        seen = axes.imshow(image, extent=extent)
         axes.set_facecolor(GREY)
         for field in fields:
             corner = middle[1] - field[1] / 2, middle[0] - field[0] / 2
             look = {"fill": False, "edgecolor": VERMILLION, "linewidth": 2.5 if field == fields[-1] else 1}
             square = axes.add_patch(Rectangle(corner, field[1], field[0], **look))
         seen.set_clip_path(square)
-        axes.set_xlim(middle[1] - reach, middle[1] + reach)
-        axes.set_ylim(middle[0] + reach, middle[0] - reach)
-        axes.set_title(f"{block}: {_size(fields[-1])}")
         steps = ", ".join(_size(field, short=True) for field in fields)
         axes.set_xlabel(f"layer by layer: {steps}", size=10)
+        axes.set(
+            title=f"{block}: {_size(fields[-1])}",
+            xlim=(middle[1] - reach, middle[1] + reach),
+            ylim=(middle[0] + reach, middle[0] - reach),
+        )
     return figure
 
 
@@ -140,19 +141,15 @@ def plot_confusion(
         matrix.text(column, row, f"{count:,}", ha="center", va="center", size=10, color=color, weight=weight)
     matrix.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
     matrix.set_yticks(range(len(classes)), classes)
-    matrix.set_xlabel("predicted class")
-    matrix.set_ylabel("true class")
+    matrix.set(xlabel="predicted class", ylabel="true class")
     matrix.tick_params(length=0, labelsize=11 if few else 4)
     bars.barh(range(len(classes)), 100 * accuracy, color=BLUE, height=0.7)
     for row, share in enumerate(accuracy if few else ()):
         text = f"{share:.1%}" if images[row] else "no images"
         bars.text(100 * share + 3, row, text, va="center", size=10)
-    bars.set_title("Accuracy of each class, %")
-    bars.set_xlim(0, 135)
-    bars.set_xticks([0, 50, 100])
-    bars.set_yticks([])
-    bars.spines.bottom.set_bounds(0, 100)
+    bars.set(title="Accuracy of each class, %", xlim=(0, 135), xticks=[0, 50, 100], yticks=[])
     bars.set_ylim(matrix.get_ylim())
+    bars.spines.bottom.set_bounds(0, 100)
     bars.grid(False, axis="y")
     return figure
 
@@ -303,20 +300,13 @@ def plot_calibration(calibration: Calibration, dataset: str) -> NotebookFigure:
         100 * confidence, lefts, lefts + width, color=VERMILLION, linewidth=3, label="mean confidence"
     )
     upper.plot([0, 100], [0, 100], color="black", linestyle=":", label="perfect calibration")
-    upper.set_ylim(0, 102)
-    upper.set_ylabel("accuracy, %")
-    upper.set_title(
-        f"Calibration error: |accuracy - confidence|, mean over {BINS} bins weighted by images "
-        "(Guo et al., 2017)",
-        size=11,
-    )
+    upper.set(ylim=(0, 102), ylabel="accuracy, %")
+    heading = f"Calibration error: |accuracy - confidence|, mean over {BINS} bins weighted by images"
+    upper.set_title(f"{heading} (Guo et al., 2017)", size=11)
     upper.legend(loc="upper left", reverse=True)
     bars = lower.bar(lefts, counts, **look)
     lower.bar_label(bars, [f"{count:,}" for count in counts], padding=2, size=10)
-    lower.set_ylim(0, 1.3 * counts.max())
-    lower.set_yticks([])
-    lower.set_title("Images in each bin")
-    lower.set_xlabel("confidence (probability of the predicted class), %")
-    lower.set_xlim(0, 100)
+    lower.set(title="Images in each bin", ylim=(0, 1.3 * counts.max()), yticks=[])
+    lower.set(xlabel="confidence (probability of the predicted class), %", xlim=(0, 100))
     lower.grid(False)
     return figure

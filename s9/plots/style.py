@@ -8,12 +8,12 @@ import functools
 import io
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from s9 import files
 from s9.errors import UserError
@@ -79,13 +79,12 @@ def new_figure(dataset: str, title: str, height: float) -> NotebookFigure:
     return figure
 
 
-def draw_image(axes: Axes, image: np.ndarray) -> AxesImage:
-    """Draw an image, as for imshow, without frame, ticks or grid."""
+def draw_image(axes: Axes, image: np.ndarray, **options: Any) -> None:
+    """Draw an image, with options of imshow, without frame, ticks or grid."""
     axes.grid(False)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    return axes.imshow(image)
+    axes.imshow(image, **options)
 
 
 def save(figure: NotebookFigure, path: str | Path) -> Path:

@@ -3,6 +3,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from conftest import long_tests
 from networks import Network, alias, assert_exact, convolution, last, random_network, split
 from torch import nn
@@ -76,16 +77,6 @@ def test_a_network_of_an_unusual_form(name):
 # Properties
 
 
-def test_the_network_is_left_as_it_was():
-    network = S9Net(dropout=0.1).train()
-    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    random_state = torch.get_rng_state()
-    receptive_field(network)
-    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in state.items())
-    assert all(module.training and not module._forward_hooks for module in network.modules())
-    assert torch.equal(torch.get_rng_state(), random_state)
-
-
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16])
 def test_a_network_of_other_numbers(kind):
     network = S9Net().to(kind)
@@ -131,26 +122,35 @@ def test_global_pooling_ends_the_table(name):
     assert [tuple(row) for row in receptive_field(network)] == [("layer", 1, 32, 1, 1, 3, 32, 1)]
 
 
-def test_an_average_that_covers_a_small_image_is_a_layer_if_others_follow():
-    network = nn.Sequential(convolution(3), nn.AvgPool2d(2), convolution(3), nn.AdaptiveAvgPool2d(1))
-    assert [last(network, (3, side, side)).r_out for side in (2, 4, 32)] == [8, 8, 8]
+BRANCHES = {"a": convolution(3), "b": convolution(7)}
+NUMBERS = {
+    "an average that covers a small image, with layers behind": (
+        nn.Sequential(convolution(3), nn.AvgPool2d(2), convolution(3), nn.AdaptiveAvgPool2d(1)),
+        {2: 8, 4: 8, 32: 8},
+    ),
+    "pooling to a grid, with layers behind": (
+        nn.Sequential(convolution(3), nn.AdaptiveAvgPool2d((10, 12)), convolution(3)),
+        {60: (20, 17)},
+    ),
+    "a maximum that is named like an average": (
+        Network(lambda n, x: n.avg_pool2d(x).flatten(1), avg_pool2d=nn.MaxPool2d(2)),
+        {2: 2, 4: 2},
+    ),
+    "a gate with a wider layer, which does not count": (
+        Network(lambda n, x: n.a(x) * n.b(x).mean((2, 3), keepdim=True).sigmoid(), **BRANCHES),
+        {32: 3},
+    ),
+    "unequal axes, as a pair of height and width": (
+        Network(lambda n, x: (n.a(x), n.b(x)), a=nn.Conv2d(3, 3, (7, 1)), b=nn.Conv2d(3, 3, (3, 5))),
+        {32: (7, 5)},
+    ),
+}
 
 
-def test_pooling_to_a_grid_is_a_layer_if_others_follow():
-    network = nn.Sequential(convolution(3), nn.AdaptiveAvgPool2d((10, 12)), convolution(3))
-    assert last(network, (3, 60, 60)).r_out == (20, 17)
-
-
-def test_a_maximum_that_is_named_like_an_average_is_a_layer():
-    network = Network(lambda n, x: n.avg_pool2d(x).flatten(1), avg_pool2d=nn.MaxPool2d(2))
-    assert [last(network, (3, side, side)).r_out for side in (2, 4)] == [2, 2]
-
-
-def test_a_gate_with_a_wider_layer_does_not_count():
-    network = Network(
-        lambda n, x: n.a(x) * n.b(x).mean((2, 3), keepdim=True).sigmoid(), a=convolution(3), b=convolution(7)
-    )
-    assert last(network).r_out == 3
+@pytest.mark.parametrize("name", NUMBERS)
+def test_the_number_is(name):
+    network, numbers = NUMBERS[name]
+    assert {side: last(network, (3, side, side)).r_out for side in numbers} == numbers
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
@@ -161,12 +161,122 @@ def test_a_network_that_ends_in_branches_ends_in_the_widest(order, end):
         "maps": lambda first, second: (first, second),
         "summed": lambda first, second: first + second,
     }
-    network = Network(
-        lambda n, x: ends[end](*(getattr(n, name)(x) for name in order)), a=convolution(7), b=convolution(3)
-    )
+    network = Network(lambda n, x: ends[end](*(getattr(n, name)(x) for name in order)), **BRANCHES)
     assert last(network).r_out == 7
 
 
-def test_unequal_axes_are_pairs_of_height_and_width():
-    network = Network(lambda n, x: (n.a(x), n.b(x)), a=nn.Conv2d(3, 3, (7, 1)), b=nn.Conv2d(3, 3, (3, 5)))
-    assert last(network).r_out == (7, 5)
+# Published numbers
+
+KNOWN = {  # Araujo et al., 2019; ResNet-50 with its stride in the 3x3 convolution, as torchvision has it.
+    "alexnet": 195,
+    "vgg16": 212,
+    "resnet18": 435,
+    "resnet50": 427,
+    "densenet121": 2071,
+    "mobilenet_v2": 491,
+    "inception_v3": 1311,
+}
+
+
+def torchvision_network(name):
+    """Its weights are left unset where it lets them: to draw them takes longer than the test."""
+    options = {"init_weights": False} if name in ("inception_v3", "googlenet", "vgg16", "vgg11") else {}
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):
+        network = getattr(torchvision.models, name)(weights=None, **options)
+    return network.to_empty(device="cpu")
+
+
+QUICK = ("resnet18", "mobilenet_v2", "resnet50", "alexnet")
+
+
+@pytest.mark.parametrize("name", KNOWN if long_tests() else QUICK)
+def test_a_known_network(name):
+    assert last(torchvision_network(name), (3, 96, 96)).r_out == KNOWN[name]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "regnet_y_400mf"])
+def test_gates_do_not_count(name):
+    """Every squeeze-and-excitation taken out leaves the same number."""
+    network = torchvision_network(name)
+    with_gates = last(network, (3, 64, 64)).r_out
+    for block in list(network.modules()):
+        for child, module in list(block.named_children()):
+            if isinstance(module, torchvision.ops.SqueezeExcitation):
+                setattr(block, child, nn.Identity())
+    assert last(network, (3, 64, 64)).r_out == with_gates
+
+
+@pytest.mark.parametrize("side", [32, 97, 224])
+def test_the_number_does_not_depend_on_the_image(side):
+    assert last(torchvision_network("resnet18"), (3, side, side + 16)).r_out == 435
+
+
+# What is not known: one line, never a wrong number
+
+
+def raw(function, **modules):
+    return Network(lambda n, x: n.b(function(n, n.a(x))), a=convolution(3), b=convolution(3), **modules)
+
+
+UNKNOWN = {
+    "bilinear up-sampling": raw(lambda n, x: F.interpolate(x, scale_factor=2, mode="bilinear")),
+    "softmax over positions": raw(lambda n, x: F.softmax(x, dim=2)),
+    "GLU over the width": raw(lambda n, x: n.m(x), m=nn.GLU()),
+    "attention": raw(
+        lambda n, x: n.m(*[x.flatten(2).transpose(1, 2)] * 3)[0].mT.view_as(x),
+        m=nn.MultiheadAttention(3, 1, batch_first=True),
+    ),
+    "matmul": raw(lambda n, x: torch.matmul(x, x)),
+    "Linear over the width": raw(lambda n, x: n.m(x), m=nn.Linear(32, 32)),
+    "mean along the height": raw(lambda n, x: x + x.mean(2, keepdim=True)),
+    "a Linear between maps": raw(lambda n, x: n.m(x.flatten(1)).view(-1, 3, 32, 32), m=nn.Linear(3072, 3072)),
+    "uneven pooling": raw(lambda n, x: F.adaptive_avg_pool2d(x, 7)),
+    "one position for all": raw(lambda n, x: x * n.m(x), m=nn.Conv2d(3, 3, 32)),
+    "unlike strides": raw(lambda n, x: x + n.m(F.pad(x, (16, 16, 16, 16))), m=nn.Conv2d(3, 3, 1, 2)),
+    "both halves at each position": raw(lambda n, x: x + x.flip(3)),
+    "a map of fixed size": raw(lambda n, x: x + n.m, m=nn.Parameter(torch.zeros(1, 3, 32, 32))),
+    "Conv1d": raw(lambda n, x: n.m(x.flatten(2)).view_as(x), m=nn.Conv1d(3, 3, 3, padding=1)),
+    "a loop over the batch": raw(lambda n, x: torch.stack([image for image in x])),  # noqa: C416
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_an_unknown_operation_is_no_number(name, capsys):
+    with pytest.raises(UserError, match=r"^receptive_field cannot measure Network: ") as caught:
+        receptive_field(UNKNOWN[name])
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_output_that_depends_on_no_pixel_is_refused():
+    network = Network(lambda n, x: n.a(x)[:, :, 1::2, 1::2], a=nn.ConvTranspose2d(3, 3, 1, 2))
+    with pytest.raises(UserError, match="its output depends on no pixel"):
+        receptive_field(network)
+
+
+def test_a_choice_by_the_values_of_an_image_is_refused():
+    with pytest.raises(UserError, match="must not depend on the values"):
+        receptive_field(Network(lambda n, x: n.a(x) if x.sum() > 0 else x, a=convolution(3)))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [nn.Sequential(nn.utils.weight_norm(convolution(3))), convolution(3).to("meta")],
+    ids=["not to be copied", "no weights"],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_network_that_cannot_be_run(network):
+    with pytest.raises(UserError, match="does not take an image"):
+        receptive_field(network)
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 32, 32), (3, 8, 8), (3, 32), (3, 32, 0), (3, -1, 32), (3, 32.0, 32), 32, None, "322", ()]
+)
+def test_an_image_that_does_not_fit(size, capsys):
+    with pytest.raises(
+        UserError, match=r"^S9Net does not take an image of size .* \(channels, height, w"
+    ) as caught:
+        receptive_field(S9Net(), size)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")

@@ -3,13 +3,13 @@ import io
 import matplotlib.image
 import numpy as np
 import pytest
-from figures import CLASSES, drawn, fits, make_images, visible
+from figures import CLASSES, drawn, fits, make_images, make_predictions, visible
 
 from model import S9Net
 from s9.analysis import interpret
 from s9.analysis.receptive_field import Row, receptive_field
 from s9.errors import UserError
-from s9.plots import diagnostics
+from s9.plots import diagnostics, style
 
 # Augmentations
 
@@ -25,16 +25,6 @@ def test_augmentations_draw_what_each_transform_returns_on_the_same_images():
     assert values == [*range(100, 108), *range(8)]
     assert [cells[0].get_ylabel(), cells[8].get_ylabel()] == ["Brighter", "Original"]
     assert fits(figure)
-
-
-@pytest.mark.parametrize(
-    "wrong", [lambda image: image / 255, lambda image: image[:16], lambda image: {"image": image}]
-)
-def test_augmentations_name_the_transform_that_returns_something_else(wrong):
-    with pytest.raises(
-        UserError, match=r"the result of 'Odd': must be an array of uint8 \(32, 32, 3\), got "
-    ):
-        diagnostics.plot_augmentations(make_images(2), {"Odd": wrong}, "cifar10")
 
 
 # Receptive field
@@ -108,6 +98,58 @@ def test_confusion_without_a_mistake_or_an_image_of_a_class():
     assert figure.get_suptitle() == "CIFAR-10: 100.00% of 3 test images are classified correctly"
     assert [text.get_text() for text in figure.axes[1].texts] == ["100.0%", "100.0%", "no images"]
     assert fits(figure)
+
+
+# Misclassified images
+
+
+def named(cell):
+    """The lines below an image: class and probability."""
+    texts = [text.get_text() for text in cell.texts]
+    return [f"{name} {percent}" for name, percent in zip(texts[::2], texts[1::2], strict=True)]
+
+
+def test_misclassified_draws_even_steps_from_the_most_to_the_least_confident():
+    confidences = [0, 0.6, 0.9, 0, 0.7, 0.8, 0.999, 0.55]
+    figure = diagnostics.plot_misclassified(*make_predictions(confidences), CLASSES, "cifar10", count=3)
+    cells, values = drawn(figure)
+    assert values == [6, 5, 7]  # ranks 0, 2 (2.5 rounded to even) and 5 of 6, 2, 5, 4, 1, 7
+    assert [cell.get_title() for cell in cells] == ["true: airplane"] * 3
+    assert [named(cell) for cell in cells] == [
+        ["bird >99%", "airplane <1%", "automobile <1%"],
+        ["bird 80%", "airplane 20%", "automobile <1%"],
+        ["bird 55%", "airplane 45%", "automobile <1%"],
+    ]
+    for cell in cells:
+        assert [text.get_color() for text in cell.texts[::2]] == [style.VERMILLION, style.GREEN, "black"]
+    assert figure.get_suptitle() == (
+        "CIFAR-10: 6 of 8 test images are misclassified\n"
+        "Shown: 3 evenly spaced ones, from the most to the least confident mistake\n"
+        "Below each: the 3 most probable classes; the true class is green"
+    )
+    assert visible(figure) == cells
+
+
+def test_misclassified_breaks_ties_by_index():
+    _, values = drawn(
+        diagnostics.plot_misclassified(*make_predictions([0.8, 0.7] * 50), CLASSES, "cifar10", count=100)
+    )
+    assert values == [*range(0, 100, 2), *range(1, 100, 2)]
+
+
+@pytest.mark.parametrize("mistakes", [0, 1, 7])
+def test_misclassified_draws_all_when_there_are_fewer(mistakes):
+    figure = diagnostics.plot_misclassified(*make_predictions([0.9] * mistakes + [0] * 3), CLASSES, "cifar10")
+    cells, values = drawn(figure)
+    assert values == list(range(mistakes))
+    assert ("Shown: all of them" in figure.get_suptitle()) == (mistakes > 0)
+    assert visible(figure) == cells and fits(figure)
+
+
+def test_predictions_of_other_classes_are_refused():
+    images, labels, probabilities = make_predictions([0.9] * 5)
+    with pytest.raises(UserError, match=r"probabilities must be \(5, 2\), .*, got \(5, 3\)$"):
+        diagnostics.plot_misclassified(images, labels, probabilities, CLASSES[:2], "cifar10")
 
 
 # Grad-CAM
