@@ -121,6 +121,9 @@ class Reach(Recorder):
         self.shapes = dict(zip(map(id, inputs), self.usual.before, strict=True))
         inputs = [tensor for tensor in inputs if tensor is not given.get("out")]
         live = [tensor for tensor in inputs if tensor.any()]
+        window = max(operation.kernel, default=1) > 1
+        if window and not live and math.prod(self.usual.before[0][-2:]) > 1:
+            raise Unknown("a window slides over positions made anew from a vector")
         if name == "view":
             result = self._reshaped(function, given)
         elif name in MOVES or is_view:
@@ -207,7 +210,6 @@ class Reach(Recorder):
         x, kernel = given["input"], self.operation.kernel
         if len(kernel) != 2:
             raise Unknown(f"{self.operation.layer or 'a convolution'} is not one of height and width")
-        self._check_window(x)
         x = x.unflatten(1, (given["groups"], -1)).amax(2)
         (up, left), (tall, wide), dilation = given["padding"], given["stride"], given["dilation"]
         down, right = up, left
@@ -223,7 +225,6 @@ class Reach(Recorder):
 
     def _pool(self, given: dict[str, Any]) -> Tensor:
         x, kernel = given["self"], self.operation.kernel
-        self._check_window(x)
         for dim in self._enlarged(x):
             side = dim - x.ndim
             covers = self.shapes[id(x)][dim] == self.usual.kernel[side] and self.usual.after[dim] == 1
@@ -252,17 +253,12 @@ class Reach(Recorder):
         Over that itself: if it is a single position, it gates the larger maps that it meets.
         """
         behind, single = {len(self.operations)}, math.prod(self.usual.after[2:]) == 1
-        for number, later in enumerate(self.plan[len(self.operations) + 1 :], len(self.operations) + 1):
+        for number, later in enumerate(self.plan):
             if not behind.isdisjoint(later.sources) and not (single and math.prod(later.after[2:]) > 1):
                 behind.add(number)
                 if later.used and max(later.kernel, default=1) > 1:
                     return True
         return False
-
-    def _check_window(self, x: Tensor) -> None:
-        """Raises Unknown for a window over positions that a linear layer makes of a vector."""
-        if max(self.operation.kernel) > 1 and math.prod(self.shapes[id(x)][-2:]) > 1 and not x.any():
-            raise Unknown("a window slides over positions made anew from a vector")
 
     def _reduce(self, given: dict[str, Any]) -> Tensor:
         """Over channels, say; if it is over positions, it summarises a map."""

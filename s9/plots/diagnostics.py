@@ -83,12 +83,13 @@ def plot_receptive_field(image: np.ndarray, rows: Sequence[Row], dataset: str) -
         draw_image(axes, (image * 0.3 + 255 * 0.7).astype(np.uint8), extent=extent)
         seen = axes.imshow(image, extent=extent)
         axes.set_facecolor(GREY)
-        for field in fields:
-            corner = middle[1] - field[1] / 2, middle[0] - field[0] / 2
-            look = {"fill": False, "edgecolor": VERMILLION, "linewidth": 2.5 if field == fields[-1] else 1}
-            square = axes.add_patch(Rectangle(corner, field[1], field[0], **look))
+        for tall, wide in fields:
+            corner = middle[1] - wide / 2, middle[0] - tall / 2
+            linewidth = 2.5 if (tall, wide) == fields[-1] else 1
+            look = {"fill": False, "edgecolor": VERMILLION, "linewidth": linewidth}
+            square = axes.add_patch(Rectangle(corner, wide, tall, **look))
         seen.set_clip_path(square)
-        steps = ", ".join(_size(field, short=True) for field in fields)
+        steps = ", ".join(str(tall) if tall == wide else f"{tall} x {wide}" for tall, wide in fields)
         axes.set_xlabel(f"layer by layer: {steps}", size=10)
         axes.set(
             title=f"{block}: {_size(fields[-1])}",
@@ -109,8 +110,8 @@ def _blocks(rows: Sequence[Row]) -> dict[str, list[tuple[int, int]]]:
     return blocks
 
 
-def _size(sides: tuple[int, int], short: bool = False) -> str:
-    return str(sides[0]) if short and sides[0] == sides[1] else f"{sides[0]} x {sides[1]}"
+def _size(sides: tuple[int, int]) -> str:
+    return f"{sides[0]} x {sides[1]}"
 
 
 @styled

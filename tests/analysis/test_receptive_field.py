@@ -63,9 +63,6 @@ EXACT = {
     "an argument with a default": nn.Sequential(
         nn.Conv2d(3, 3, 3), type("Scaled", (nn.Module,), {"forward": lambda self, x, scale=2.0: x * scale})()
     ),
-    "arguments by name": Network(
-        lambda n, x: F.conv2d(weight=n.w, input=x, stride=2), w=nn.Parameter(torch.ones(3, 3, 3, 3))
-    ),
 }
 
 
@@ -84,15 +81,12 @@ def test_a_network_of_other_numbers(kind):
     assert {parameter.dtype for parameter in network.parameters()} == {kind}
 
 
-HEAD = nn.Linear(3, 10)
 GLOBAL_POOLINGS = {
     "AdaptiveAvgPool2d": lambda n, x: n.head(n.adaptive(x).flatten(1)),
     "adaptive_max_pool2d": lambda n, x: n.head(F.adaptive_max_pool2d(x, 1).flatten(1)),
     "AvgPool2d": lambda n, x: n.head(n.pool(x).flatten(1)),
-    "avg_pool2d": lambda n, x: n.head(F.avg_pool2d(x, 32).flatten(1)),
     "avg_pool2d over x.shape": lambda n, x: n.head(F.avg_pool2d(x, x.shape[2:]).view(x.size(0), -1)),
     "mean": lambda n, x: n.head(x.mean((2, 3))),
-    "mean, NumPy's way": lambda n, x: n.head(x.mean(axis=(2, 3))),
     "channels last": lambda n, x: n.head(x.permute(0, 2, 3, 1).mean((1, 2))),
     "flatten and Linear": lambda n, x: n.wide(x.flatten(1)),
     "mean in two steps": lambda n, x: n.head(x.mean(3).mean(2)),
@@ -112,7 +106,7 @@ def test_global_pooling_ends_the_table(name):
     network = Network(
         lambda n, x: GLOBAL_POOLINGS[name](n, n.layer(x)),
         layer=convolution(3),
-        head=HEAD,
+        head=nn.Linear(3, 10),
         small=nn.Linear(3 * 2 * 2, 10),
         wide=nn.Linear(3 * 32 * 32, 10),
         grid_head=nn.Linear(3 * 7 * 7, 10),
@@ -206,7 +200,7 @@ def test_gates_do_not_count(name):
     assert last(network, (3, 64, 64)).r_out == with_gates
 
 
-@pytest.mark.parametrize("side", [32, 97, 224])
+@pytest.mark.parametrize("side", [32, 97])
 def test_the_number_does_not_depend_on_the_image(side):
     assert last(torchvision_network("resnet18"), (3, side, side + 16)).r_out == 435
 
@@ -226,13 +220,11 @@ UNKNOWN = {
         lambda n, x: n.m(*[x.flatten(2).transpose(1, 2)] * 3)[0].mT.view_as(x),
         m=nn.MultiheadAttention(3, 1, batch_first=True),
     ),
-    "matmul": raw(lambda n, x: torch.matmul(x, x)),
     "Linear over the width": raw(lambda n, x: n.m(x), m=nn.Linear(32, 32)),
     "mean along the height": raw(lambda n, x: x + x.mean(2, keepdim=True)),
     "a Linear between maps": raw(lambda n, x: n.m(x.flatten(1)).view(-1, 3, 32, 32), m=nn.Linear(3072, 3072)),
     "uneven pooling": raw(lambda n, x: F.adaptive_avg_pool2d(x, 7)),
     "one position for all": raw(lambda n, x: x * n.m(x), m=nn.Conv2d(3, 3, 32)),
-    "unlike strides": raw(lambda n, x: x + n.m(F.pad(x, (16, 16, 16, 16))), m=nn.Conv2d(3, 3, 1, 2)),
     "both halves at each position": raw(lambda n, x: x + x.flip(3)),
     "a map of fixed size": raw(lambda n, x: x + n.m, m=nn.Parameter(torch.zeros(1, 3, 32, 32))),
     "Conv1d": raw(lambda n, x: n.m(x.flatten(2)).view_as(x), m=nn.Conv1d(3, 3, 3, padding=1)),
