@@ -61,7 +61,7 @@ def view_of(last: Tensor, first: Tensor, size: int, n: int) -> View:
     Raises Clipped if the border cuts them, or if they do not repeat, shifted, within the image.
     """
     inside = ((last > 0) & (last < size) & (first < size)).nonzero().flatten().tolist()
-    if len(inside) == 0 or inside[-1] - inside[0] < 3:
+    if not inside or inside[-1] - inside[0] < 3:
         raise Clipped
     start, stop = inside[0], inside[-1] + 1
     middle = slice(start + (stop - start) // 4, stop - (stop - start) // 4)
@@ -167,11 +167,9 @@ class Reach(Recorder):
         """Keeps what an operation does to maps: slides over them, lets them meet, or summarises them."""
         window = operation.kernel or operation.name in ADAPTIVE
         meeting = len(live) > 1 and (operation.pointwise or operation.name in ("cat", "stack"))
-        is_map = result.any()
-        if not is_map and not live:
-            self.summarised[number] = self._widest_summarised(operation.sources)
-        elif not is_map:
-            self.summarised[number] = max(map(self._view, live))
+        if not result.any():
+            own = max(map(self._view, live), default=None)
+            self.summarised[number] = own or self._widest_summarised(operation.sources)
         elif window or meeting:
             before, after = set(map(self._view, live)), self._view(result)
             self.steps[number] = Step(max(before), after, bool(operation.kernel) or before != {after})
