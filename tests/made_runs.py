@@ -9,25 +9,32 @@ from s9.records import Epoch, Run
 from s9.settings import Settings
 from tools.evidence import scheduled_rate
 
-STRUCTURE = "C1 C2 C3 C4 O, three convolutions a block"
-SHRINKING = "third convolution shrinks the map"
-MAX_POOLING = "no max-pooling"
-VIEW = "receptive field > 44"
-SEPARABLE = "depthwise separable convolution"
-DILATED = "dilated convolution"
-GLOBAL_AVERAGE = "global average pooling"
-FLIP = "HorizontalFlip"
-SHIFT_SCALE_ROTATE = "ShiftScaleRotate"
-COARSE_DROPOUT = "CoarseDropout, one 16x16 hole of the mean"
-ACCURACY = "test accuracy >= 85%, last epoch"
-TESTED = "a test after every epoch"
-RECORDS = "log, history and settings agree"
-PARAMETERS = "fewer than 200,000 parameters"
-WEIGHTS = "the run's weights are this network's"
-MODULAR = "modular code"
 
-NETWORK_CHECKS = {STRUCTURE, SHRINKING, MAX_POOLING, VIEW, SEPARABLE, DILATED, GLOBAL_AVERAGE, PARAMETERS}
+class Rule:
+    """The requirements as the audit names them."""
 
+    STRUCTURE = "C1 C2 C3 C4 O, three convolutions a block"
+    SHRINKING = "third convolution shrinks the map"
+    MAX_POOLING = "no max-pooling"
+    VIEW = "receptive field > 44"
+    SEPARABLE = "depthwise separable convolution"
+    DILATED = "dilated convolution"
+    GLOBAL_AVERAGE = "global average pooling"
+    FLIP = "HorizontalFlip"
+    SHIFT_SCALE_ROTATE = "ShiftScaleRotate"
+    COARSE_DROPOUT = "CoarseDropout, one 16x16 hole of the mean"
+    ACCURACY = "test accuracy >= 85%, last epoch"
+    TESTED = "a test after every epoch"
+    RECORDS = "log, history and settings agree"
+    PARAMETERS = "fewer than 200,000 parameters"
+    WEIGHTS = "the run's weights are this network's"
+    MODULAR = "modular code"
+
+
+NETWORK_CHECKS = {
+    *(Rule.STRUCTURE, Rule.SHRINKING, Rule.MAX_POOLING, Rule.VIEW, Rule.SEPARABLE, Rule.DILATED),
+    *(Rule.GLOBAL_AVERAGE, Rule.PARAMETERS),
+}
 
 FACTS = {
     "data": {"fingerprint": "0123", "train": 50_000, "test": 10_000},

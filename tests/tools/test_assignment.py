@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from conftest import REPO
-from made_runs import DILATED, FACTS, PARAMETERS, SEPARABLE, make_run
+from made_runs import FACTS, Rule, make_run
 
 import assignment
 import dataset
@@ -256,4 +256,4 @@ def test_a_committed_run_to_hand_in_passes_its_audit(name, capsys):
 def test_the_fast_network_does_not_pass(capsys):
     assert assignment.main(["audit", "--run", str(REPO / "results" / "fast")]) == 1
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
-    assert [line[6:].split("  ")[0] for line in failed] == [SEPARABLE, DILATED, PARAMETERS]
+    assert [line[6:].split("  ")[0] for line in failed] == [Rule.SEPARABLE, Rule.DILATED, Rule.PARAMETERS]
