@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("fuzzing", "made_data", "mirrors", "networks", "sandbox", "small")
+pytest.register_assert_rewrite("fuzzing", "made_data", "mirrors", "networks", "small")
 
 REPO = Path(__file__).parent.parent
 
@@ -161,7 +161,7 @@ def mirrors():
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
     """A working folder for random command lines."""
-    from sandbox import opened
+    from fuzzing import opened
 
     with opened(tmp_path_factory.mktemp("around")) as sandbox:
         yield sandbox

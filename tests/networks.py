@@ -197,6 +197,10 @@ def random_unit(draw, kind, factor):
             return Network(residual, a=a, form=draw.choice(("operator", "function", "in place")))
         case "branches":
             return Network(branches, a=a, b=b, mix=nn.Conv2d(6, 3, 1))
+        case "nested":
+            inner = Network(residual, a=a, form="operator")
+            mixed = Network(branches, a=inner, b=b, mix=nn.Conv2d(6, 3, 1))
+            return Network(residual, a=mixed, form="in place")
         case "cropped-branches":  # Their centres differ: together they see more than the wider alone.
             first = nn.Sequential(nn.ZeroPad2d((2, 0, 3, 0)), convolution(3, 0))
             second = nn.Sequential(nn.ZeroPad2d((0, 2, 0, 3)), convolution(3, 0))
@@ -249,9 +253,9 @@ def random_unit(draw, kind, factor):
 
 ACTIVATIONS = (F.gelu, F.silu, torch.tanh, F.hardswish, lambda x: F.relu(x, inplace=True))
 UPSAMPLING = ("transposed", "nearest", "pixel-shuffle")
-KINDS = """convolution depthwise zero-pad replication-pad pooling function residual branches cropped-branches
-alias buffer out split slice crop shortcut spatial-gate channel-gate channels-last shuffle norm activation
-transposed nearest pixel-shuffle""".split()
+KINDS = """convolution depthwise zero-pad replication-pad pooling function residual branches nested
+cropped-branches alias buffer out split slice crop shortcut spatial-gate channel-gate channels-last shuffle
+norm activation transposed nearest pixel-shuffle""".split()
 
 
 def random_network(seed):

@@ -15,8 +15,8 @@ import train
 from model import NETWORKS
 from s9.data.sources import DATASETS
 from s9.engine.hardware import DEVICES, PRECISIONS
-from s9.settings import PRESETS, Settings, option
-from tools import benchmark
+from s9.errors import option
+from s9.settings import PRESETS, Settings
 
 TYPED = WORDS.filter(lambda word: word != "--" and not word.startswith(("-h", "--h")))
 """Without what ends the options or asks for help."""
@@ -50,7 +50,6 @@ def words_but(names):
     return TYPED.filter(lambda word: word not in names)
 
 
-NUMBERS = [field for field in fields(Settings) if field.metadata["low"] is not None]
 TRAIN_GOOD = {
     "--preset": st.sampled_from(sorted(PRESETS)),
     "--model": st.sampled_from(sorted(NETWORKS)),
@@ -68,7 +67,8 @@ TRAIN_BAD = {
     "--precision": words_but(["auto", *PRECISIONS]),
     **{
         option(field.name): numbers_but(type(field.default), field.metadata["low"], field.metadata["high"])
-        for field in NUMBERS
+        for field in fields(Settings)
+        if field.metadata["low"] is not None
     },
     "--workers": numbers_but(int, 0, 256),
     "--evaluate": FOLDERS,
@@ -103,53 +103,21 @@ def unknown(names):
     ).map(lambda word: (word,))
 
 
-def lines(good, *bad):
-    """Some good options, then one that is wrong: it comes last, so no good value takes its place."""
-    return st.tuples(st.lists(good, max_size=3), st.one_of(bad)).map(
-        lambda line: [*sum(line[0], ()), *line[1]]
-    )
+BAD = st.one_of(
+    options(TRAIN_BAD),
+    TOGETHER,
+    unknown(TRAIN_BAD),
+    st.tuples(st.sampled_from(["--model", "--data-dir"]), UNPRINTABLE),
+    # Bytes that are not text are allowed in a folder's name.
+    st.tuples(st.just("--out"), UNPRINTABLE.filter(lambda name: name != "\udcff")),
+)
 
 
 @examples(200)
-@given(
-    lines(
-        options(TRAIN_GOOD),
-        options(TRAIN_BAD),
-        options(TRAIN_BAD),
-        TOGETHER,
-        unknown(TRAIN_BAD),
-        st.tuples(st.sampled_from(["--model", "--data-dir"]), UNPRINTABLE),
-        # Bytes that are not text are allowed in a folder's name.
-        st.tuples(st.just("--out"), UNPRINTABLE.filter(lambda name: name != "\udcff")),
-    )
-)
-def test_train_answers_a_bad_line_with_one_line(sandbox, arguments):
-    sandbox.refuses(train, ["--dataset", "digits", *arguments])
-
-
-BENCH_BAD = {
-    "--only": words_but(sorted(benchmark.MEASUREMENTS)),
-    "--device": words_but(DEVICES),
-    "--json": st.sampled_from(["empty", "run", "file/below", "file/a.json", LONG, f"{LONG}/a.json", ".", ""]),
-    "--data-dir": FOLDERS.filter(bool),
-}
-BENCH_GOOD = {
-    "--only": st.sampled_from(sorted(benchmark.MEASUREMENTS)),
-    "--json": st.sampled_from(["new.json", "empty/new.json", "file"]),
-}
-
-
-@examples(60)
-@given(
-    lines(
-        options(BENCH_GOOD),
-        options(BENCH_BAD),
-        unknown(BENCH_BAD),
-        st.tuples(st.sampled_from(["--only", "--data-dir", "--json"]), UNPRINTABLE),
-    )
-)
-def test_benchmark_answers_a_bad_line_with_one_line(sandbox, arguments):
-    sandbox.refuses(benchmark, ["--data-dir", "nowhere", *arguments])
+@given(st.lists(options(TRAIN_GOOD), max_size=3), BAD)
+def test_train_answers_a_bad_line_with_one_line(sandbox, good, bad):
+    """What is wrong comes last, so that no good value takes its place."""
+    sandbox.refuses(train, ["--dataset", "digits", *sum(good, ()), *bad])
 
 
 COMMANDS = ("audit", "qna", "handin", "readme", "figures")
@@ -173,7 +141,7 @@ def test_assignment_answers_a_bad_line_with_one_line(sandbox, arguments):
     sandbox.refuses(assignment, arguments)
 
 
-@pytest.mark.parametrize("command", [train, benchmark, assignment])
+@pytest.mark.parametrize("command", [train, assignment])
 def test_a_good_line_is_accepted(sandbox, command):
     """Otherwise everything above could pass by refusing all."""
     with pytest.raises(SystemExit) as ended:

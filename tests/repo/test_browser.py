@@ -86,7 +86,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, browser):
-    """JupyterLab in a copy of these sources; (its address, the copy)."""
+    """JupyterLab in a copy of these sources; (its address, the copy of the notebook)."""
     copy, own = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("jupyter")
     copy_sources(copy)
     notebook = nbformat.read(REPO / "S9.ipynb", as_version=4)
@@ -116,7 +116,7 @@ def lab(tmp_path_factory, browser):
     address = f"http://127.0.0.1:{port}"
     try:
         _wait_for(address, server, own / "log")
-        yield address, copy
+        yield address, copy / "S9.ipynb"
     finally:
         server.terminate()
         server.wait(20)
@@ -133,26 +133,16 @@ def _wait_for(address, server, log):
     pytest.fail(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')}")
 
 
-def run_all(browser, lab, name):
-    """Opens a notebook, runs all its cells from the menu; the page when the kernel has come to rest."""
-    address, _ = lab
+def run_all(browser, address):
+    """Opens the notebook, runs all its cells from the menu; the page when the kernel has come to rest."""
     page = browser.new_page(viewport={"width": 1440, "height": 900})
-    page.goto(f"{address}/lab/tree/{name}?reset")
+    page.goto(f"{address}/lab/tree/S9.ipynb?reset")
     page.wait_for_selector(KERNEL_IS_IDLE, timeout=60_000)
     page.evaluate(WATCH)
     page.click('.lm-MenuBar-itemLabel:text-is("Run")')
     page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
-    if not waited_for(page, ENDED, 150):
-        pytest.fail(f"the notebook did not come to an end: {page.evaluate(LOOK)}")
+    page.wait_for_function(ENDED, timeout=150_000, polling=200)
     return page
-
-
-def waited_for(page, what, seconds):
-    """Whether it came true in that time."""
-    deadline = time.monotonic() + seconds
-    while not (true := page.evaluate(what)) and time.monotonic() < deadline:
-        page.wait_for_timeout(200)
-    return true
 
 
 def problems(page, notebook):
@@ -179,20 +169,9 @@ def problems(page, notebook):
     return found
 
 
-def saved(page, path):
-    """The notebook in the file, once the page has been saved to it."""
-    before = path.stat().st_mtime_ns
-    page.keyboard.press("Control+s")
-    deadline = time.monotonic() + 20
-    while path.stat().st_mtime_ns == before and time.monotonic() < deadline:
-        time.sleep(0.2)
-    page.wait_for_selector(".jp-mod-dirty", state="detached")
-    return nbformat.read(path, as_version=4)
-
-
 def test_the_notebook_in_a_browser(browser, lab):
-    """One test, since where tests run in several processes each of them would run the notebook."""
-    page, path = run_all(browser, lab, "S9.ipynb"), lab[1] / "S9.ipynb"
+    address, path = lab
+    page = run_all(browser, address)
     assert problems(page, nbformat.read(path, as_version=4)) == []
 
     bars, images = page.evaluate("() => [[...window.seen.bars], [...window.seen.images]]")
@@ -204,11 +183,13 @@ def test_the_notebook_in_a_browser(browser, lab):
     with page.expect_file_chooser() as chooser:
         page.click(".jp-OutputArea .widget-upload")
     chooser.value.set_files(photo)
-    page.wait_for_selector(".jp-OutputArea img.widget-image", timeout=30_000)
-    assert waited_for(page, "() => document.querySelector('img.widget-image').naturalWidth > 1000", 10)
+    large = "() => document.querySelector('.jp-OutputArea img.widget-image')?.naturalWidth > 1000"
+    page.wait_for_function(large, timeout=40_000, polling=200)
 
-    cells = {cell.id: cell for cell in saved(page, path).cells}
+    page.keyboard.press("Control+s")
+    page.wait_for_selector(".jp-mod-dirty", state="detached")
     page.close()
+    cells = {cell.id: cell for cell in nbformat.read(path, as_version=4).cells}
     outputs = [output for output in cells["train"].outputs if output.get("data") != {"text/plain": ""}]
     assert {output.output_type for output in outputs} == {"stream"}
     with_widgets = [name for name, cell in cells.items() if "widget-view" in str(cell.get("outputs"))]

@@ -88,30 +88,26 @@ def origin(tmp_path_factory):
     return shared / "origin"
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory, origin):
-    """S9.ipynb run on the digits for an epoch, from an empty folder, against a clone of these sources."""
-    folder = tmp_path_factory.mktemp("executed")
+def test_it_runs_alone_from_top_to_bottom_without_a_warning(tmp_path, monkeypatch, origin):
+    """On the digits for an epoch, in an empty folder, against a clone of these sources.
+
+    One test, since where tests run in several processes each of them would run the notebook.
+    """
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     cells = {cell.id: cell for cell in notebook.cells}
     cells["data"].source += FEW
-    with pytest.MonkeyPatch.context() as patch:
-        for name in VARIABLES:
-            patch.delenv(name, raising=False)
-        for name, value in {"S9_REPO_URL": str(origin), "DATASET": "digits", "EPOCHS": "1"}.items():
-            patch.setenv(name, value)
-        NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(folder)}}).execute()
-    return notebook, folder / "S9" / "runs" / "best-digits-1"
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"S9_REPO_URL": str(origin), "DATASET": "digits", "EPOCHS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
-
-def test_it_runs_alone_from_top_to_bottom_without_a_warning(executed):
-    notebook, folder = executed
-    run = records.read(folder)
+    folder = tmp_path / "S9" / "runs" / "best-digits-1"
     files = "settings.json history.csv log.txt weights.safetensors checkpoint.pt checkpoint-previous.pt"
     expected = {*files.split(), "QnA.md", *(f"{name}.png" for name in PICTURES)}
     assert {path.name for path in folder.iterdir()} == expected
     text = text_of(notebook)
-    assert run.log.strip().splitlines()[-1] in text
+    assert records.read(folder).log.strip().splitlines()[-1] in text
     assert "NOT CIFAR-10" in text
     assert "Warning" not in text
     assert not [output for output in outputs(notebook) if output.get("name") == "stderr"]
@@ -119,16 +115,12 @@ def test_it_runs_alone_from_top_to_bottom_without_a_warning(executed):
     assert "cannot be handed in: it was trained on digits: set DATASET to cifar10" in str(last.data)
     assert_shows(notebook, folder)
 
-
-def test_its_log_is_text_in_one_piece_and_no_widget_is_left(executed):
-    """A saved widget would be shown as an error message."""
-    notebook, _ = executed
+    # Its log is text in one piece, and no widget is left: a saved one would be shown as an error message.
     assert drew_bars(notebook)
     assert not holds_widgets(notebook)
-    (cell,) = [cell for cell in notebook.cells if cell.id == "train"]
-    curves, *streams = [output for output in cell.outputs if output.output_type != "stream"], *cell.outputs
-    assert all(display.data == {"text/plain": ""} for display in curves)
-    log = "".join(output.text for output in streams if output.output_type == "stream")
+    displays = [output for output in cells["train"].outputs if output.output_type != "stream"]
+    assert all(display.data == {"text/plain": ""} for display in displays)
+    log = "".join(output.text for output in cells["train"].outputs if output.output_type == "stream")
     kinds = [line.split(" ")[0].rstrip(":") for line in log.splitlines()]
     assert kinds == ["best", "", "Epoch", "on", "Train", "Test", ""]
 
@@ -176,7 +168,7 @@ class Session:
         """The cells that training needs, the settings with changes; what the settings show."""
         for cell in ("setup", "imports"):
             self.run(cell)
-        shown = self.run("settings", ('"best"', '"fast"'), *changes)
+        shown = self.run("settings", *changes)
         self.run("data")
         return shown
 
@@ -190,52 +182,36 @@ class Session:
 
 
 def test_every_way_through_the_cells_gives_one_undisturbed_run_or_a_refusal(tmp_path):
+    """The second run starts in a used kernel, is interrupted, resumed, killed, and resumed in a new one."""
     runs = tmp_path / "runs"
-    resume = ("RESUME = False", "RESUME = True")
-
-    def run(number):
-        return evidence(runs / f"fast-digits-{number}")
-
-    session = Session(runs)
-    try:
-        shown = session.run_to_training(resume)
+    fast, resume = ('"best"', '"fast"'), ("RESUME = False", "RESUME = True")
+    with contextlib.closing(Session(runs)) as session:
+        shown = session.run_to_training(fast, resume)
         assert "fast has 494,368 parameters, the assignment allows fewer than 200,000" in shown
         assert f"UserError: {runs} holds no run: train one first" in session.run("train")
         assert f"UserError: {runs} holds no run: train one first" in session.run("run")
-        session.run("settings", ('"best"', '"fast"'))
-        for cell in ("train", "run", "data", "imports", "train"):
-            session.run(cell)
-        assert run(1) == run(2)
-
+        session.run("settings", fast)
+        session.run("train")
         shown = session.run("settings", ('"best"', '"dilated"'), resume) + session.run("train")
         assert "dilated can be handed in" in shown
-        assert (
-            "UserError: cannot resume" in shown and "other settings (model fast there, dilated here" in shown
-        )
+        assert "UserError: cannot resume" in shown
+        assert "other settings (model fast there, dilated here" in shown
 
-        session.run("settings", ('"best"', '"fast"'))
-        shown = session.run("train", at="Epoch 2", then=session.manager.interrupt_kernel)
-        assert "Interrupted: stopped in epoch 2 by SIGINT; the run is saved in" in shown
+        session.run("settings", fast)
+        for cell in ("run", "data", "imports"):
+            session.run(cell)
+        shown = session.run("train", at="Epoch 1", then=session.manager.interrupt_kernel)
+        assert "Interrupted: stopped in epoch 1 by SIGINT; the run is saved in" in shown
         assert "to continue it, set RESUME = True in the settings cell and run all cells" in shown
-        assert "fast-digits-3: fast on digits, 1 of 2 epochs" in session.run("run")
-        session.run("settings", ('"best"', '"fast"'), resume)
-        session.run("train")
-        assert run(3) == run(1)
-        assert "fast-digits-3: fast on digits, 2 of 2 epochs" in session.run("run")
-
-        session.run("settings", ('"best"', '"fast"'))
+        session.run("settings", fast, resume)
         session.run("train", at="Epoch 2", then=session.kill)
-    finally:
-        session.close()
-    assert len(records.read(runs / "fast-digits-4").history) == 1
-    session = Session(runs)
-    try:
-        session.run_to_training(resume)
+    with contextlib.closing(Session(runs)) as session:
+        session.run_to_training(fast, resume)
+        assert "fast-digits-2: fast on digits, 1 of 2 epochs" in session.run("run")
         session.run("train")
-    finally:
-        session.close()
-    assert run(4) == run(1)
-    assert not (runs / "fast-digits-5").exists()
+        assert "fast-digits-2: fast on digits, 2 of 2 epochs" in session.run("run")
+    assert {path.name for path in runs.iterdir()} == {"fast-digits-1", "fast-digits-2"}
+    assert evidence(runs / "fast-digits-2") == evidence(runs / "fast-digits-1")
 
 
 # Its first cell

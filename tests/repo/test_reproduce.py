@@ -3,6 +3,7 @@
 S9_LONG=1 and the real CIFAR-10: some 20 minutes on one core.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -26,30 +27,21 @@ def start_of(command, folder, data):
     """The first epochs' rows that a command leaves in a folder before it is stopped."""
     variables, (_, *arguments) = words_of(command)
     inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    process = subprocess.Popen(
-        [sys.executable, *arguments, "--out", folder],
-        cwd=REPO,
-        env={**inherited, "CIFAR10_DIR": str(data), **variables},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
+    environment = {**inherited, "CIFAR10_DIR": str(data), **variables}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    command = [sys.executable, *arguments, "--out", folder]
+    process, history = subprocess.Popen(command, cwd=REPO, env=environment, **pipes), []
     try:
-        while len(history := rows(folder)) < EPOCHS:
+        while len(history) < EPOCHS:
             assert process.poll() is None, process.stderr.read()
             time.sleep(1)
+            with contextlib.suppress(UserError):  # Not there yet.
+                history = records.read_history(folder / records.HISTORY)
     finally:
         process.terminate()
         process.communicate()
     assert process.returncode == 128 + 15
     return history[:EPOCHS]
-
-
-def rows(folder):
-    try:
-        return records.read_history(folder / records.HISTORY)
-    except UserError:  # Not there yet.
-        return []
 
 
 @pytest.mark.parametrize("name", NETWORKS)
