@@ -22,9 +22,6 @@ from s9.engine.tracking import Tracker
 from s9.errors import CommandParser, Interrupted, RunError, UserError, option
 from s9.settings import PRESETS, Settings, preset
 
-FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
-"""Whether this is the first process of `accelerate launch`, or the only one; others print no error."""
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command. Exit codes: 2 for a user's mistake and 1 for a run that failed, each with one line;
@@ -39,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             train(options)
     except UserError as error:
-        if not FIRST_PROCESS:
+        if os.environ.get("RANK", "0") != "0":  # The first process of several prints the line.
             parser.exit(2)
         parser.error(str(error))
     except RunError as error:
