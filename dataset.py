@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -31,13 +30,7 @@ def train_transform(
     probability: of ShiftScaleRotate and of CoarseDropout, each, in 0..1.
     shift: the largest shift in each direction, as a fraction of the side, in 0..1. Albumentations truncates
     it to whole pixels: 1/16 of 32 pixels gives -1, 0 or 1, and 0 half the time; 1/8 gives -3 to 3.
-
-    Raises UserError for values out of these ranges.
     """
-    to_tensor = test_transform(mean, std).transforms
-    for name, value in (("probability", probability), ("shift", shift)):
-        if not 0 <= value <= 1:
-            raise UserError(f"augmentation {name} must be in 0..1, got {value!r}")
     with warnings.catch_warnings():  # Albumentations 2 notes that Affine can do this too.
         warnings.filterwarnings("ignore", message="ShiftScaleRotate is a special case of Affine")
         shift_scale_rotate = A.ShiftScaleRotate(
@@ -61,7 +54,7 @@ def train_transform(
             A.HorizontalFlip(p=0.5),
             shift_scale_rotate,
             coarse_dropout,
-            *to_tensor,
+            *test_transform(mean, std).transforms,
         ]
     )
 
@@ -95,16 +88,10 @@ def augmentations_alone(
     return {name: lambda image, t=transform: t(image=image)["image"] for name, transform in examples.items()}
 
 
-class Batch(NamedTuple):
-    """The indices of a batch's images, and the seed of its augmentations."""
-
-    seed: int
-    indices: list[int]
-
-
 class Batches:
-    """A sampler of whole batches whose every random choice follows from (seed, epoch, batch number).
+    """A sampler of whole batches: of each the seed of its augmentations, and the indices of its images.
 
+    Every random choice follows from (seed, epoch, batch number).
     So any number of workers, and a resumed run, see the same images as a single process, and no two batches
     share random numbers. Albumentations 2 by itself copies its generators into every worker: all workers then
     augment alike, and alike again in the next epoch.
@@ -121,18 +108,20 @@ class Batches:
         """Images in a batch, by its number from 0; the last one may be smaller."""
         return min(self.batch_size, self.count - number * self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         order = np.arange(self.count)
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
         for number in range(self.first, len(self)):
             sequence = np.random.SeedSequence([self.seed, self.epoch, number])
             indices = order[number * self.batch_size :][: self.batch_size]
-            yield Batch(int(sequence.generate_state(1, np.uint64)[0]), indices.tolist())
+            yield int(sequence.generate_state(1, np.uint64)[0]), indices.tolist()
 
 
 class Images(Dataset):
-    """Images behind a transform: `images[batch]` is uint8 (n, height, width, 3) and int64 (n,), augmented.
+    """Images behind a transform: `images[seed, indices]`, a batch of Batches, is augmented with that seed.
+
+    It is uint8 images (n, height, width, 3) and int64 labels (n,).
 
     images: uint8 (count, height, width, 3), labels: integers (count,); in any memory layout.
 
@@ -148,12 +137,13 @@ class Images(Dataset):
         self.images, self.labels = np.ascontiguousarray(images), np.ascontiguousarray(labels, np.int64)
         self.transform = transform
 
-    def __getitem__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = self.images[batch.indices], self.labels[batch.indices]
+    def __getitem__(self, batch: tuple[int, list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        seed, indices = batch
+        images = self.images[indices]
         if self.transform is not None:
-            reseed(self.transform, batch.seed)
+            reseed(self.transform, seed)
             augment(images, self.transform)
-        return images, labels
+        return images, self.labels[indices]
 
 
 def default_workers(device: torch.device) -> int:

@@ -46,10 +46,7 @@ def fast(pretrained: bool = False, classes: int = 10) -> nn.Module:
 
 
 def transform() -> typing.Any:
-    """A function from a Pillow image of any size and mode to a float32 tensor (3, 32, 32).
-
-    It resizes the middle square and normalises it with the mean and standard deviation of CIFAR-10.
-    """
+    """A function from a Pillow image of any size to its middle square, float32 (3, 32, 32), normalised."""
     return _import("s9.data.photos").PhotoTransform()
 
 
@@ -72,8 +69,8 @@ def _network(name: str, pretrained: bool, classes: int) -> nn.Module:
 def _import(name: str) -> types.ModuleType:
     """A module of this repository, inside a package whose name no other program or checkout uses.
 
-    So the caller's own model.py or s9 is neither imported instead nor hidden; our modules import each other
-    relatively. Instances of their classes can be unpickled in any process that finds this folder.
+    So the caller's own model.py or s9 is neither imported instead nor hidden. Instances of the module's
+    classes can be unpickled in any process that finds this folder.
     """
     version = str(REPO).encode() + (REPO / "model.py").read_bytes()
     package = f"s9_hub_{hashlib.sha256(version).hexdigest()[:16]}"

@@ -133,7 +133,7 @@ def test_a_run_on_digits_is_asked_with_its_own_classes_and_normalisation(picture
     assert predict.trained_network(REFERENCE)[2:] == (CLASSES, MEAN, STD)
     for pixels, expected in zip(data.test_images[:3], utils.probabilities(network, data), strict=False):
         Image.fromarray(pixels).save(pictures / "a.png")
-        ((_, answer),) = predict.answers(trained, [pictures / "a.png"])
+        answer = predict.classify(trained, photos.read(pictures / "a.png"))
         assert [answer[name] for name in data.classes] == pytest.approx(expected.tolist(), abs=1e-5)
 
 

@@ -62,7 +62,7 @@ def cifar10(cache: Path | None = None) -> Path:
     Raises UserError if the cache folder cannot be used, or if no source works: the reasons, and advice.
     """
     cache = (cache or pooch.os_cache("cifar10")).expanduser()
-    reasons = []
+    known_hash, reasons = f"md5:{CIFAR10.tgz_md5}", []
     try:
         if cached(cache):
             return cache
@@ -71,13 +71,8 @@ def cifar10(cache: Path | None = None) -> Path:
                 print(f"CIFAR-10: {reasons[-1]}, trying the next", flush=True)
             try:
                 # pooch gives the file its name only when it is verified.
-                archive = pooch.retrieve(
-                    source.url,
-                    f"md5:{CIFAR10.tgz_md5}",
-                    CIFAR10.filename,
-                    cache,
-                    downloader=partial(_download, source),
-                )
+                download = partial(_download, source)
+                archive = pooch.retrieve(source.url, known_hash, CIFAR10.filename, cache, downloader=download)
                 _unpack(archive, cache)
                 return cache
             except requests.RequestException as error:

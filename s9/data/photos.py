@@ -1,12 +1,12 @@
 """Photos as the networks take them: uint8 (32, 32, 3), or normalised float32 (3, 32, 32).
 
-The pixels decide. Metadata turns a picture upright and says what its colours mean; where it is damaged it is
-ignored, and a picture whose pixels can be decoded is never refused for it.
+The pixels decide: a picture that can be decoded is never refused for damaged metadata.
 """
 
 import io
+import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,19 @@ def read(path: Path) -> np.ndarray:
             reason = "unknown format: save it as JPEG" if path.stat().st_size else "the file is empty"
         reason = printable(" ".join(reason.split())[:120])
         raise UserError(f"{printable(path)}: cannot be read as a picture ({reason})") from error
+
+
+def read_all(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray | UserError]]:
+    """The path of each picture, also of those in folders, and what read() returns for it or raises."""
+    for path in paths:
+        try:
+            # Not path.is_dir(): it raises where a name is too long or a folder above may not be entered.
+            if os.path.isdir(path):  # noqa: PTH112
+                yield from read_all(in_folder(path))
+            else:
+                yield path, read(path)
+        except UserError as error:
+            yield path, error
 
 
 def _read(path: Path) -> np.ndarray:

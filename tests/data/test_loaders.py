@@ -168,11 +168,11 @@ def test_any_albumentations_are_applied_image_by_image():
     steps = [A.PadIfNeeded(40, 40), A.HorizontalFlip(), A.RandomCrop(32, 32), A.Normalize(MEAN, STD)]
     transform = A.Compose([*steps, A.ToTensorV2()])
     train, _ = loaders(DATA, BATCH, seed=0, workers=0, transform=transform)
-    (batch, *_), (images, labels), *_ = train.sampler, *train
-    reseed(transform, batch.seed)
-    expected = [transform(image=DATA.train_images[index])["image"] for index in batch.indices]
+    ((batch_seed, indices), *_), (images, labels), *_ = train.sampler, *train
+    reseed(transform, batch_seed)
+    expected = [transform(image=DATA.train_images[index])["image"] for index in indices]
     torch.testing.assert_close(images, torch.stack(expected), rtol=0, atol=1e-5)
-    assert labels.tolist() == batch.indices
+    assert labels.tolist() == indices
 
 
 SPAWNED = """
