@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from s9 import files
-from s9.errors import UserError
 
 # Okabe-Ito colours, distinguishable for colour-blind readers; line styles and markers differ as well.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -87,15 +86,10 @@ def draw_image(axes: Axes, image: np.ndarray, **options: Any) -> None:
     axes.imshow(image, **options)
 
 
-def save(figure: NotebookFigure, path: str | Path) -> Path:
-    """Write a figure as PNG, atomically, and return the path; missing parent folders are created.
+def save(figure: NotebookFigure, path: Path) -> None:
+    """Write a figure as PNG, atomically; missing parent folders are created.
 
     The same data gives the same bytes. Raises UserError if it cannot be written.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(path, figure.png)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the figure ({error.strerror})") from error
-    return path
+    files.ensure_writable(path, "figure.png")
+    files.replace(path, figure.png)

