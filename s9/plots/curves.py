@@ -109,7 +109,7 @@ def plot_accuracy(
 
 
 def _label(axes: Axes, marks: Sequence[Point], color: str, align: str) -> None:
-    """Draw the spread of each mark, and its name, accuracy and epochs beside it, where no label overlaps."""
+    """Draw each mark's spread, and its name, accuracy and epochs beside it, moved up where labels overlap."""
     lowest = -np.inf
     side = -1 if align == "right" else 1
     for mark in sorted(marks, key=lambda mark: mark.accuracy):
