@@ -27,9 +27,6 @@ def count_multiply_adds(network: nn.Module, input_size: tuple[int, int, int] = (
 def summary(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> str:
     """The table that torchsummary prints of the network, made of a copy on the CPU in evaluation mode.
 
-    torchsummary itself runs a random batch through the network, which would change the BatchNorm statistics
-    of a network in training mode, and torch's random state.
-
     torchsummary counts a shared layer at each call, and only parameters named weight or bias. Where its total
     differs from the number of parameters, a last line gives that number.
 
