@@ -1,7 +1,7 @@
 """The notebook as a reader meets it: opened in JupyterLab in a browser, run from the menu, looked at.
 
-Needs Chromium or Chrome, and the package playwright. Without them the tests are skipped, or fail where
-S9_BROWSER=required says that they must not be.
+Needs Chromium or Chrome. Without it the test is skipped, or fails where S9_BROWSER=required says that it
+must not be.
 """
 
 import os
@@ -14,6 +14,7 @@ import urllib.request
 import nbformat
 import pytest
 from conftest import REPO, free_port
+from playwright.sync_api import sync_playwright
 from test_notebook import copy_sources
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -68,16 +69,11 @@ IN_SIGHT = """image => {
 
 @pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium; the tests are skipped, or fail, where it is missing."""
+    """Headless Chromium; the test is skipped, or fails, where it is missing."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        sync_playwright = None
-    if path is None or sync_playwright is None:
-        advice = "apt-get install chromium" if path is None else "pip install -r requirements-dev.txt"
+    if path is None:
         say = pytest.fail if os.environ.get("S9_BROWSER") == "required" else pytest.skip
-        say(f"the notebook is not looked at in a browser, for lack of one: {advice}")
+        say("the notebook is not looked at in a browser, for lack of one: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=QUIET)
         yield browser
