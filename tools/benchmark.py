@@ -13,13 +13,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 import dataset
@@ -30,10 +31,9 @@ from s9.analysis.summary import count_multiply_adds
 from s9.data.device_loader import Loader
 from s9.data.sources import Data
 from s9.engine.hardware import DEVICES, Hardware, make_accelerator, precision_of
-from s9.engine.optimizer import make_optimizer
-from s9.engine.run import Progress
-from s9.engine.step import GraphedStep
+from s9.engine.run import Progress, RunState
 from s9.errors import CommandParser, RunError, UserError
+from s9.records import Run
 from s9.settings import PRESETS
 from tools.audit import ACCURACY_LIMIT
 from tools.claims import first_passing_epoch, table, versions
@@ -95,28 +95,25 @@ def rate(way: Way, seconds: float) -> float:
 class Ours:
     """A network and its training as utils.fit has them, with or without a CUDA graph."""
 
-    def __init__(self, device: torch.device, name: str = "reference", graph: bool = True) -> None:
-        settings, self.accelerator = PRESETS[name], make_accelerator(device.type)
-        self.network = utils.new_network(name).to(device, memory_format=torch.channels_last)
-        optimizer, self.scheduler = make_optimizer(self.network, settings, steps=1_000_000)
-        self.prepared, self.optimizer = self.accelerator.prepare(nn.Sequential(self.network), optimizer)
-        self.step = None
-        if graph and device.type == "cuda":
-            self.step = GraphedStep(self.network, settings.batch_size, precision_of(self.accelerator))
+    def __init__(self, bench: Bench, name: str = "reference", graph: bool = True, workers: int = 0) -> None:
+        run = Run(Path(), replace(PRESETS[name], epochs=100_000), {}, [], "")  # Its schedule does not end.
+        both = loaders(bench.data, run.settings.batch_size, workers=workers, device=bench.device)
+        accelerator = make_accelerator(bench.device.type)
+        self.state = RunState(run, utils.new_network(name), both, accelerator, graph)
 
     def train(self, batches: list | Loader) -> int:
         """Takes a step a batch; returns the number of images. Raises RunError if capturing failed."""
-        progress = Progress()
-        parts = self.prepared, batches, self.optimizer, self.scheduler, self.accelerator
+        state, progress = self.state, Progress()
+        parts = state.prepared, batches, state.optimizer, state.scheduler, state.accelerator
         with contextlib.redirect_stdout(io.StringIO()) as output:
-            utils.train(*parts, 0.1, progress, step=self.step)
-        if self.step is not None and self.step.failed:
+            utils.train(*parts, 0.1, progress, step=state.step)
+        if state.step is not None and state.step.failed:
             raise RunError(f"the step was not captured: {output.getvalue()[-300:]}")
         return progress.images
 
     def test(self, batches: list | Loader) -> int:
         """Returns the number of images."""
-        return len(utils.predict(self.network, batches)[1])
+        return len(utils.predict(self.state.network, batches)[1])
 
 
 def first_images(data: Data, count: int) -> Data:
@@ -124,9 +121,8 @@ def first_images(data: Data, count: int) -> Data:
     return data._replace(train_images=data.train_images[:count], train_labels=data.train_labels[:count])
 
 
-def ready_batches(bench: Bench, size: int) -> tuple[list, list]:
-    """The same training batches twice, on the device: as plain has them, and as ours has them."""
-    loader, _ = loaders(bench.data, size, workers=0, device=bench.device)
+def ready_batches(bench: Bench, loader: Loader) -> tuple[list, list]:
+    """A loader's first batches twice, on the device: as plain has them, and as ours has them."""
     ours = list(islice(loader, 40 if bench.on_gpu else 4))
     return [(images.contiguous(), labels) for images, labels in ours], ours
 
@@ -134,9 +130,9 @@ def ready_batches(bench: Bench, size: int) -> tuple[list, list]:
 def measure_step(bench: Bench) -> Iterator[Row]:
     """Training steps on batches that are on the device already, and their share of the device's peak."""
     for name, limit in (("reference", 3.0), ("best", None)):
-        plain, ours = Plain(bench.device, name), Ours(bench.device, name)
-        plain_batches, batches = ready_batches(bench, PRESETS[name].batch_size)
-        precision, our_way = precision_of(ours.accelerator), partial(ours.train, batches)
+        plain, ours = Plain(bench.device, name), Ours(bench, name)
+        plain_batches, batches = ready_batches(bench, ours.state.train_loader)
+        precision, our_way = precision_of(ours.state.accelerator), partial(ours.train, batches)
         matrices = torch.randn(2, *[8192 if bench.on_gpu else 2048] * 2, device=bench.device)
         ways = [
             partial(plain.train, plain_batches),
@@ -153,7 +149,7 @@ def measure_step(bench: Bench) -> Iterator[Row]:
         what = f"step of {name}, % of the peak of a matrix product"
         yield Row("step", what, share, our_share, our_share / share)
         if bench.on_gpu:
-            eager = partial(Ours(bench.device, name, graph=False).train, batches)
+            eager = partial(Ours(bench, name, graph=False).train, batches)
             yield bench.compare("step", f"step of {name} without and with a CUDA graph", eager, our_way)
 
 
@@ -166,8 +162,9 @@ def multiply(matrices: Tensor) -> int:
 
 def measure_test(bench: Bench) -> Iterator[Row]:
     """The test pass of `reference`, float32 on both sides, on batches that are on the device already."""
-    plain_batches, batches = ready_batches(bench, 250)
-    ways = partial(Plain(bench.device).test, plain_batches), partial(Ours(bench.device).test, batches)
+    ours = Ours(bench)
+    plain_batches, batches = ready_batches(bench, ours.state.test_loader)
+    ways = partial(Plain(bench.device).test, plain_batches), partial(ours.test, batches)
     yield bench.compare("test", "test pass of the reference", *ways)
 
 
@@ -188,12 +185,14 @@ def measure_data(bench: Bench) -> Iterator[Row]:
 def measure_epoch(bench: Bench) -> Iterator[Row]:
     """An epoch of the notebook's network, loader and training together, on 32-pixel images."""
     workers = default_workers(bench.device)
-    data = first_images(bench.data, 25_600 if bench.on_gpu else 1_280)
-    plain_loader, _ = plain_loaders(data, workers)
-    loader, _ = loaders(data, PRESETS["best"].batch_size, workers=workers, device=bench.device)
-    plain = partial(Plain(bench.device, "best").train, plain_loader)
-    ours = partial(Ours(bench.device, "best").train, loader)
-    yield bench.compare("epoch", "epoch of best with its loader", plain, ours)
+    part = bench._replace(data=first_images(bench.data, 25_600 if bench.on_gpu else 1_280))
+    plain_loader, _ = plain_loaders(part.data, workers)
+    ours = Ours(part, "best", workers=workers)
+    ways = (
+        partial(Plain(bench.device, "best").train, plain_loader),
+        partial(ours.train, ours.state.train_loader),
+    )
+    yield bench.compare("epoch", "epoch of best with its loader", *ways)
 
 
 def measure_fast(bench: Bench) -> Iterator[Row]:

@@ -117,16 +117,16 @@ def test_a_plain_training_is_recorded_and_continued(tiny, tmp_path):
 
 
 def test_our_side_is_what_fit_does_on_the_same_images(tiny):
-    plain_batches, batches = benchmark.ready_batches(tiny, 32)
+    trainer = benchmark.Ours(tiny)
+    plain_batches, batches = benchmark.ready_batches(tiny, trainer.state.train_loader)
     for (images, labels), (ours, our_labels) in zip(plain_batches, batches, strict=True):
         assert torch.equal(images, ours) and torch.equal(labels, our_labels)
         assert images.is_contiguous() and ours.is_contiguous(memory_format=torch.channels_last)
-    trainer = benchmark.Ours(CPU)
-    before = [parameter.clone() for parameter in trainer.network.parameters()]
+    before = [parameter.clone() for parameter in trainer.state.network.parameters()]
     assert trainer.train(batches) == 80 == trainer.test(batches)
-    after = trainer.network.parameters()
+    after = trainer.state.network.parameters()
     assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-    assert trainer.accelerator.mixed_precision == hardware.make_accelerator("cpu").mixed_precision
+    assert trainer.state.accelerator.mixed_precision == hardware.make_accelerator("cpu").mixed_precision
 
 
 @pytest.mark.parametrize(
