@@ -74,7 +74,7 @@ def test_the_handed_in_run_leads_the_page_and_the_authors_stay(fork, capsys):
     assert report.refresh_readme(target, check=True) == 0
 
 
-def test_a_run_that_cannot_be_handed_in_is_one_line_and_changes_nothing(fork, tmp_path):
+def test_outside_colab_a_line_says_how_or_why_not_and_nothing_changes(fork, tmp_path):
     unfinished = records.read(STUDENTS)
     unfinished = unfinished._replace(settings=replace(unfinished.settings, epochs=24))
     digits = make_run(tmp_path / "digits", dataset="digits")
@@ -85,10 +85,6 @@ def test_a_run_that_cannot_be_handed_in_is_one_line_and_changes_nothing(fork, tm
         assert f"This run cannot be handed in: {run.folder}" not in handin.next_steps(run).data
         assert words in handin.next_steps(run).data
     assert "12 of 24 epochs" in handin.next_steps(unfinished).data
-    assert changed(fork) == set()
-
-
-def test_outside_colab_the_notebook_names_the_command_and_changes_nothing(fork):
     text = handin.next_steps(records.read(fork / "runs" / "best-cifar10-1")).data
     assert f"python assignment.py handin --run {fork / 'runs' / 'best-cifar10-1'}\ngit add" in text
     assert changed(fork) == set()

@@ -48,11 +48,8 @@ def test_the_address_goes_everywhere_and_can_be_replaced(fork):
 @pytest.mark.parametrize(
     "text",
     [
-        "alice/S9",
-        "https://github.com/alice/S9",
-        "https://alice:secret@github.com/alice/S9.git/",
-        "git@github.com:alice/S9.git",
-        "ssh://git@github.com:22/alice/S9.git",
+        *("alice/S9", "https://github.com/alice/S9", "https://alice:secret@github.com/alice/S9.git/"),
+        *("git@github.com:alice/S9.git", "ssh://git@github.com:22/alice/S9.git"),
     ],
 )
 def test_addresses_may_be_given_as_git_and_browsers_have_them(text):
