@@ -32,7 +32,6 @@ from s9.settings import Settings, image_size
 
 WHITENING_IMAGES = 1_000
 """Training images that a network's init_whitening() computes its first layer from."""
-
 REFRESH = 10
 """Batches between two looks at the loss: each makes a GPU wait for the CPU."""
 
@@ -80,11 +79,10 @@ def train(
     """One epoch of training; prints `Train: Loss=1.7162 Batch_id=390 Accuracy=33.76: 100%|...`.
 
     network, optimizer: as returned by accelerator.prepare.
-    label_smoothing: in 0..1, for the loss that is minimised; the losses shown are without it, so that they
-    compare with those on the test set.
+    label_smoothing: in 0..1, for the loss that is minimised; the losses shown are without it, as on tests.
     progress: of the epoch so far, if it was interrupted; updated in place.
     stop: called after every batch; True ends the epoch early.
-    bar: where the progress is shown. step: runs forward and backward pass as a CUDA graph.
+    step: runs forward and backward pass as a CUDA graph.
 
     Raises RunError if a loss or a gradient is not finite.
     """
@@ -137,7 +135,6 @@ def test(network: nn.Module, loader: Loader, name: str = "Test") -> Scores:
     """One pass over the test set; prints `Test set: Average loss: 1.5116, Accuracy: 4462/10000 (44.62%)`.
 
     In float32 if `network` is a bare one, in the precision of training if `accelerator.prepare` returned it.
-    name: what the set is called in that line.
     """
     logits, labels = predict(network, loader)
     count = len(labels)
@@ -158,16 +155,14 @@ def test(network: nn.Module, loader: Loader, name: str = "Test") -> Scores:
 def predict(network: nn.Module, loader: Loader) -> tuple[Tensor, Tensor]:
     """Float32 logits (n, classes) and int64 labels (n,) of a loader's images in its order, on the CPU."""
     network.eval()
-    pairs = []
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for images, labels in loader:
-            pairs.append((network(images).cpu(), labels.cpu()))
+        pairs = [(network(images).cpu(), labels.cpu()) for images, labels in loader]
     logits, labels = zip(*pairs, strict=True)
     return torch.cat(logits), torch.cat(labels)
 
 
 def probabilities(network: nn.Module, data: Data) -> np.ndarray:
-    """What the network gives each class for each test image: float32 (n, classes), rows adding up to 1."""
+    """Of each class for each test image: float32 (n, classes)."""
     _, test_loader = loaders(data, device=next(network.parameters()).device)
     logits, _ = predict(network, test_loader)
     return logits.softmax(1).numpy()
@@ -195,12 +190,10 @@ def fit(
 ) -> Trained:
     """Trains the network that the settings name, from its seed, and tests it after every epoch.
 
-    The settings and the data decide everything: the network is built here, so that a call repeats to the bit
-    whatever ran before it in the same process.
+    A call repeats to the bit, whatever ran before it in the same process.
 
     folder: of the run, which must not hold one; None: the first free <runs>/<model>-<dataset>-N.
-    resume: continue the run in `folder`, or the one in `runs` that was saved last, from its checkpoint. The
-    result is as if it had never stopped.
+    resume: continue the run in `folder`, or the last saved one in `runs`, as if it had never stopped.
     after_epoch: called in the main process with the records so far, once an epoch is saved.
     transform: an Albumentations Compose for the training images in place of dataset.train_transform, see
     check_transform; it overrides settings.augmentation and settings.shift, and the record holds it.
@@ -247,10 +240,7 @@ def fit(
 
 
 def _first_network(settings: Settings, data: Data) -> nn.Module:
-    """A new network of the settings' model for the data's classes, its weights drawn from the seed.
-
-    A network with init_whitening() computes its first layer from training images.
-    """
+    """A new network of the settings' model, its weights drawn from the seed or whitening the images."""
     labels, last = np.concatenate([data.train_labels, data.test_labels]), len(data.classes) - 1
     if labels.min() < 0 or labels.max() > last:
         raise UserError(f"{data.name}: labels must be 0 to {last}, got {labels.min()} to {labels.max()}")
@@ -277,14 +267,10 @@ def _train_epochs(state: RunState, after_epoch: Callable[[Run], None]) -> None:
     """Trains from where `state` is to the last epoch; saves after each, and when a signal stops the run."""
     accelerator, run, settings = state.accelerator, state.run, state.run.settings
     epochs = range(len(run.history) + 1, settings.epochs + 1)
-    forecast = Forecast(
-        records.hardware_in_words(run.facts),
-        [image_size(settings, epoch) for epoch in epochs],
-        batches=len(state.train_loader),
-        first=state.progress.batches,
-        tested=run.facts["data"]["test"] / run.facts["data"]["train"],
-        device=accelerator.device,
-    )
+    chosen, data = records.hardware_in_words(run.facts), run.facts["data"]
+    sizes, tested = [image_size(settings, epoch) for epoch in epochs], data["test"] / data["train"]
+    position = len(state.train_loader), state.progress.batches
+    forecast = Forecast(chosen, sizes, *position, tested, accelerator.device)
     # Several processes cannot agree on the batch to stop at: there, signals act at once.
     with (
         delayed_signals(accelerator.num_processes == 1) as signals,

@@ -1,9 +1,6 @@
 """A network and data small enough to train in a blink, for tests of all that goes on around training."""
 
-import multiprocessing
-import os
 import re
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from unittest.mock import patch
 
@@ -50,25 +47,20 @@ def new_network(dropout=0.1):
     return SmallNet(dropout=dropout)
 
 
+def small_is(make):
+    """While entered, make() is the model "small"."""
+    return patch.dict(NETWORKS, small=lambda classes: make())
+
+
 def fit_small(folder, settings=SETTINGS, make=SmallNet, data=None, hardware=None, **options):
     """A run on the CPU in this process; (network, history). make(): the network in the place of SmallNet.
 
     hardware: what differs from ON_CPU.
     """
     options["hardware"] = ON_CPU._replace(**hardware or {})
-    with patch.dict(NETWORKS, small=lambda classes: make()):
+    with small_is(make):
         trained = utils.fit(settings, data or small_data(), folder and Path(folder), **options)
     return trained.network, trained.history
-
-
-def fork_server() -> ForkServerContext:
-    """Processes that start in milliseconds, from a server that has imported all this once."""
-    here = Path(__file__).parent
-    # Python 3.11's server is not told where to find what it is to import.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent)])
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["small"])
-    return context
 
 
 def evidence(folder):

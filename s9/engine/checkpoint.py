@@ -42,10 +42,9 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load(folder: Path, settings: Settings) -> dict[str, Any]:
-    """The newest good checkpoint of a run of these settings, which must equal those in state["settings"].
+    """The newest good checkpoint of a run of these settings. Raises UserError if there is none.
 
-    If it is damaged or foreign, prints a line that names it and uses the previous one.
-    Raises UserError if there is no good one.
+    If the newest is damaged or foreign, prints a line that names it and uses the previous one.
     """
     problems = []
     for path in filter(Path.exists, (folder / CHECKPOINT, folder / PREVIOUS)):

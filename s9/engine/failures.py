@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ def delayed_signals(delay: bool = True) -> Iterator[list[int]]:
     """
     received: list[int] = []
 
-    def note(number: int, _: FrameType | None) -> None:
+    def note(number: int, frame: Any) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)
@@ -41,10 +41,7 @@ def delayed_signals(delay: bool = True) -> Iterator[list[int]]:
 
 
 class FiniteCheck:
-    """Finds the first batch whose loss or gradient is not finite.
-
-    update() computes on the device and does not wait for it; raise_if_found() does.
-    """
+    """Finds the first batch whose loss or gradient is not finite; raise_if_found() waits for the device."""
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]

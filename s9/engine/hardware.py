@@ -33,11 +33,10 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     """The Accelerator that trains on a device in a precision; nothing else of it comes from the environment.
 
     device: one of DEVICES; "auto" is default_device().
-    precision: "auto" or a key of PRECISIONS, of the convolutions in training; "auto" is the fastest here:
-    bfloat16, else float16, else float32.
+    precision: of the convolutions in training, a key of PRECISIONS; "auto" is the first of fast_precisions().
 
-    Raises UserError for unknown names, for hardware that this machine lacks, and for variables of the
-    environment that start several processes, if some are missing.
+    Raises UserError for unknown names, for hardware that this machine lacks, and if variables that start
+    several processes are missing.
     """
     if device not in DEVICES:
         raise UserError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
@@ -66,10 +65,7 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
 
 
 def _check_launch() -> None:
-    """Raises UserError if the variables that several processes are started with are incomplete.
-
-    Accelerate would wait for the other processes, or train as a single one.
-    """
+    """Refuses incomplete variables, with which Accelerate would wait for others, or train as one process."""
     numbers = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
     given = [name for name in numbers if name in os.environ]
     missing = [name for name in (*numbers, "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
@@ -82,7 +78,6 @@ def _check_launch() -> None:
 
 
 def _available() -> dict[str, bool]:
-    """Which kinds of device this machine has, the fastest first."""
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
 
 
@@ -133,10 +128,3 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight / (variance + self.eps).sqrt()
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(features.dtype)
-
-
-def share_batch_norm(network: nn.Module) -> None:
-    """Makes the BatchNorm2d layers of `network` SharedBatchNorm2d; they stay the same objects."""
-    for layer in network.modules():
-        if type(layer) is nn.BatchNorm2d:
-            layer.__class__ = SharedBatchNorm2d

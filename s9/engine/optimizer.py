@@ -41,28 +41,16 @@ def make_optimizer(network: nn.Module, settings: Settings, steps: int) -> tuple[
         optimizer = Muon(groups, momentum=0.9, nesterov=True, foreach=True)
     else:
         optimizer = SGD(groups, momentum=0.9, nesterov=True, fused=True)
-    scheduler = OneCycleLR(
-        optimizer,
-        [group["lr"] for group in groups],
-        total_steps=max(steps, 2),
-        pct_start=settings.rise,
-        anneal_strategy="linear",
-        cycle_momentum=False,
-        final_div_factor=1e4,
-    )
-    return optimizer, scheduler
+    rates = [group["lr"] for group in groups]
+    shape = {"pct_start": settings.rise, "anneal_strategy": "linear", "final_div_factor": 1e4}
+    return optimizer, OneCycleLR(optimizer, rates, total_steps=max(steps, 2), cycle_momentum=False, **shape)
 
 
 def _dense_kernels(network: nn.Module) -> list[Tensor]:
     """Kernels of dense convolutions without bias, outside of O: a norm follows each."""
-    return [
-        layer.weight
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.Conv2d)
-        and layer.groups == 1
-        and layer.bias is None
-        and not name.startswith("O.")
-    ]
+    inside = [layer for name, layer in network.named_modules() if not name.startswith("O.")]
+    convolutions = [layer for layer in inside if isinstance(layer, nn.Conv2d)]
+    return [layer.weight for layer in convolutions if layer.groups == 1 and layer.bias is None]
 
 
 class Muon(SGD):

@@ -1,7 +1,7 @@
 """A run under way: what it starts from, how far it has come, and its checkpoints and records on disk."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from s9 import records
 from s9.data.device_loader import Loader
 from s9.data.sources import description
 from s9.engine import checkpoint
-from s9.engine.hardware import precision_of, share_batch_norm
+from s9.engine.hardware import SharedBatchNorm2d, precision_of
 from s9.engine.optimizer import make_optimizer
 from s9.engine.step import GraphedStep
 from s9.errors import RunError, UserError, how_to_resume
@@ -65,24 +65,20 @@ class Progress:
 class RunState:
     """A run under way: its records so far, the progress of the epoch, its network, and what trains it.
 
-    `prepared` is `network` in the precision of training. `step` captures it as a CUDA graph if `graph`, where
-    one process trains on a CUDA device. A checkpoint holds the records, the progress and `parts`.
-    Every process has a RunState; the main process alone writes files.
+    `prepared` is `network` in the precision of training; `step` captures it as a CUDA graph if `graph`, where
+    one process trains on a CUDA device. A checkpoint holds the records, the progress and `parts`. Every
+    process has a RunState; the main process alone writes files.
     """
 
     def __init__(
-        self,
-        run: Run,
-        network: nn.Module,
-        loaders: tuple[Loader, Loader],
-        accelerator: Accelerator,
-        graph: bool = True,
+        self, run: Run, network: nn.Module, loaders: Sequence[Loader], accelerator: Accelerator, graph: bool
     ) -> None:
         self.run, self.network, self.accelerator, self.progress = run, network, accelerator, Progress()
         self.train_loader, self.test_loader = loaders
         network.to(accelerator.device, memory_format=torch.channels_last)
-        if accelerator.num_processes > 1:
-            share_batch_norm(network)
+        for layer in network.modules():
+            if type(layer) is nn.BatchNorm2d and accelerator.num_processes > 1:
+                layer.__class__ = SharedBatchNorm2d
         steps = run.settings.epochs * len(self.train_loader)
         optimizer, self.scheduler = make_optimizer(network, run.settings, steps)
         # Accelerate changes the forward of the module it is given to mixed precision; wrapped in another

@@ -22,14 +22,11 @@ TOLERANCES = {"float32": 0.01, "float16": 0.01, "bfloat16": 0.05}
 
 
 class GraphedStep:
-    """Calls compute(images, labels), or replays the CUDA graph that was captured from it.
+    """Calls compute(images, labels), or replays the CUDA graph that was captured from it for this image size.
 
-    One graph is kept, for images of one size. Each new graph is compared with the plain pass on its first
-    batch. If capturing fails or the results differ, a line says so, and all batches from then on are computed
-    plainly. The last, smaller batch of an epoch always is.
-
-    network: its parameters' gradients, which compute sets, must be None before each call.
-    precision: a key of TOLERANCES.
+    Each new graph is compared with the plain pass on its first batch. If capturing fails or the results
+    differ, a line says so, and all later batches are computed plainly, as the last, smaller batch of an epoch
+    always is. Before each call the gradients of `network`, which compute sets, must be None.
     """
 
     def __init__(self, network: nn.Module, batch_size: int, precision: str) -> None:

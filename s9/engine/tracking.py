@@ -11,8 +11,6 @@ from torchvision.transforms.functional import pil_to_tensor
 from s9.errors import UserError
 from s9.records import Run
 
-PROJECT = "S9"
-
 
 class Tracker:
     """For utils.fit's `after_epoch`: sends each epoch's row of the history, and at the end the curves.
@@ -33,7 +31,7 @@ class Tracker:
         """Sends the last row of the history; after the last epoch the curves, to a tracker of pictures."""
         if self.accelerator is None:  # Not earlier: fit() resets the state that Accelerators share.
             self.accelerator = Accelerator(log_with=self.name, project_dir=run.folder)
-            self.accelerator.init_trackers(PROJECT, asdict(run.settings))
+            self.accelerator.init_trackers("S9", asdict(run.settings))
         row = run.history[-1]._asdict()
         epoch = row.pop("epoch")
         self.accelerator.log(row, step=epoch)

@@ -1,28 +1,30 @@
 import errno
 import itertools
 import os
+import shlex
 import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
 import torch
-from small import SETTINGS, SmallNet, evidence, fit_small, small_data
+from small import SETTINGS, SmallNet, evidence, fit_small, small_data, small_is
 
 import train
 import utils
-from model import NETWORKS
 from s9 import records
 from s9.engine.failures import delayed_signals, explain_failures
-from s9.errors import Interrupted, RunError, UserError
+from s9.errors import RunError, UserError
 
 
-@pytest.fixture
-def whole(tmp_path):
-    fit_small(tmp_path / "whole")
-    return evidence(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    fit_small(folder)
+    return evidence(folder)
 
 
 def spoilt(batch, fault):
@@ -131,20 +133,31 @@ def interrupting(number):
     return lambda logits: os.kill(os.getpid(), number)
 
 
+OPTIONS = "--model small --dataset digits --epochs 3 --batch-size 32 --learning-rate 0.05 --precision float32"
+
+
 @pytest.mark.parametrize(
     ("batch", "number"), [(0, signal.SIGTERM), (2, signal.SIGINT), (4, signal.SIGTERM), (7, signal.SIGINT)]
 )
-def test_an_interrupted_run_is_kept_to_the_batch(tmp_path, whole, batch, number):
-    folder, before, batches = tmp_path / "run", signal.getsignal(number), []
-    with pytest.raises(Interrupted, match=f"{number.name}; the run is saved in {folder}: ") as raised:
-        fit_small(folder, make=spoilt(batch, interrupting(number)))
-    assert str(raised.value).endswith(f"to continue it, pass --resume --out {folder}")
-    assert (raised.value.exit_code, raised.value.folder) == (128 + number, folder)
+def test_an_interrupted_run_goes_on_at_the_batch_by_the_command_that_is_printed(
+    tmp_path, monkeypatch, capsys, whole, batch, number
+):
+    folder, before, batches = tmp_path / "a run", signal.getsignal(number), []
+    monkeypatch.setattr(train, "load", lambda *_: small_data())
+    with small_is(spoilt(batch, interrupting(number))), pytest.raises(SystemExit) as ended:
+        train.main([*OPTIONS.split(), "--out", str(folder)])
+    assert ended.value.code == 128 + number
     assert signal.getsignal(number) == before
+    line, command = capsys.readouterr().err.strip().splitlines()
+    where = f"in epoch {batch // 3 + 1}" if batch != 2 else "after epoch 1"
+    assert line.startswith(f"train.py: stopped {where} by {number.name}; the run is saved in {folder}: ")
+    assert line.endswith(f"to continue it, pass --resume --out {folder}")
+    assert command == f"python train.py {OPTIONS} --out '{folder}' --resume"
     with pytest.raises(UserError, match="already holds a run"):
         fit_small(folder)
-    fit_small(folder, make=spoilt(8 - batch, batches.append), resume=True)  # There is no such batch.
-    assert batches == []
+    with small_is(spoilt(8 - batch, batches.append)):
+        train.main(shlex.split(command)[2:])
+    assert batches == []  # There is no such batch.
     assert evidence(folder) == whole
     fit_small(tmp_path / "last", make=spoilt(8, interrupting(number)))  # In its last batch, it is done.
     assert evidence(tmp_path / "last") == whole
@@ -165,28 +178,8 @@ def test_a_second_interrupt_ends_at_once():
     ],
 )
 def test_the_command_ends_with_a_line_and_a_code(monkeypatch, capsys, error, code, words):
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr(utils, "fit", fail)
+    monkeypatch.setattr(utils, "fit", Mock(side_effect=error))
     with pytest.raises(SystemExit) as ended:
-        train.main(["--dataset", "digits", "--out", "a run", "--epochs", "2", "--resume"])
+        train.main(["--dataset", "digits"])
     assert ended.value.code == code
     assert capsys.readouterr().err == words
-
-
-def test_ctrl_c_on_the_command_line_is_kept_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    network = spoilt(1, interrupting(signal.SIGINT))
-    monkeypatch.setitem(NETWORKS, "small", lambda classes: network())
-    monkeypatch.setattr(train, "load", lambda *_: small_data())
-    folder = tmp_path / "a run"
-    options = ["--model", "small", "--dataset", "digits", "--batch-size", "32"]
-    with pytest.raises(SystemExit) as ended:
-        train.main([*options, "--out", str(folder)])
-    assert ended.value.code == 130
-    assert capsys.readouterr().err == (
-        f"\ntrain.py: stopped in epoch 1 by SIGINT; the run is saved in {folder}: "
-        f"to continue it, pass --resume --out {folder}\n"
-        f"python train.py {' '.join(options)} --out '{folder}' --resume\n"
-    )
-    assert (folder / records.CHECKPOINT).exists()

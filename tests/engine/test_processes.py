@@ -7,54 +7,22 @@ import sys
 import time
 from dataclasses import replace
 from itertools import chain
+from multiprocessing import set_forkserver_preload
+from unittest.mock import patch
 
 import numpy as np
 import psutil
 import pytest
 import torch
 from conftest import REPO, free_port
-from small import SETTINGS, SmallNet, fit_small, fork_server, small_data
+from small import SETTINGS, SmallNet, fit_small, small_data
+from torch.multiprocessing import start_processes
 
 from dataset import loaders
 from s9 import records
 from s9.engine import checkpoint, hardware
 from s9.engine.hardware import make_accelerator
 from s9.errors import UserError
-
-CONTEXT = fork_server()
-
-
-def joined(rank, port, results, work, arguments):
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true",
-    }
-    torch.set_num_threads(1)
-    try:
-        results.put((rank, work(rank, *arguments)))
-    except BaseException as error:
-        results.put((rank, repr(error)))  # Else the test would wait for it, and not hear why.
-        raise
-    torch.distributed.destroy_process_group()
-
-
-def two(work, *arguments):
-    """What work(rank, *arguments) returns in each of two processes that know of each other."""
-    port, results = free_port(), CONTEXT.Queue()
-    processes = [
-        CONTEXT.Process(target=joined, args=(rank, port, results, work, arguments)) for rank in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    found = dict(results.get(timeout=100) for _ in processes)
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0, found
-    return found[0], found[1]
 
 
 @pytest.mark.parametrize("size", [32, 27])
@@ -70,31 +38,53 @@ def test_two_processes_see_every_image_exactly_once(size):
         assert sorted(chain(*numbers[0], *numbers[1])) == list(range(count))
 
 
-def trained(rank, folder, epochs, resume):
-    """Batches of 27: one process gets 14 images of each, the other 13."""
-    settings = replace(SETTINGS, epochs=epochs, batch_size=27)
+def train_small(folder, resume=False):
+    """Batches of 27: of two processes one gets 14 images of each, the other 13."""
+    settings = replace(SETTINGS, batch_size=27)
     network, history = fit_small(folder, settings, lambda: SmallNet(dropout=0), resume=resume)
-    return history, {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    return [row[:-1] for row in history], network.state_dict()
+
+
+def joined(rank, port, folder, resume):
+    launch = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": 2,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    os.environ |= {name: str(value) for name, value in launch.items()} | {"ACCELERATE_USE_CPU": "true"}
+    torch.set_num_threads(1)
+    torch.save(train_small(folder, resume), f"{folder}-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def train_as_two(folder, resume=False):
+    """What train_small() returns in each of two processes that know of each other."""
+    set_forkserver_preload(["small"])  # Python 3.11's server is not told where to find it.
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+        start_processes(joined, (free_port(), folder, resume), nprocs=2, start_method="forkserver")
+    return [torch.load(f"{folder}-{rank}.pt") for rank in (0, 1)]
 
 
 def test_two_processes_give_the_losses_and_weights_of_one_and_resume(tmp_path):
-    alone, weights = trained(0, tmp_path / "alone", 3, False)
-    (first, its_weights), (second, others) = two(trained, str(tmp_path / "two"), 3, False)
-    assert [row[:-1] for row in first] == [row[:-1] for row in second]
+    alone, weights = train_small(tmp_path / "alone")
+    (first, its_weights), (second, others) = train_as_two(tmp_path / "two")
+    assert first == second
     for row, same in zip(first, alone, strict=True):
         assert row[1:6] == pytest.approx(same[1:6], abs=2e-4)
     for name, tensor in weights.items():
-        np.testing.assert_allclose(its_weights[name], tensor, atol=2e-5, err_msg=name)
-        np.testing.assert_array_equal(its_weights[name], others[name], err_msg=name)
+        torch.testing.assert_close(its_weights[name], tensor, atol=2e-5, rtol=1e-7)
+        assert torch.equal(its_weights[name], others[name]), name
     run = records.read(tmp_path / "two")
-    assert run.history == first
+    assert [row[:-1] for row in run.history] == first
     assert run.log.count("/30 (") == 3  # the test set, whole, once an epoch
     assert all(re.fullmatch(r"Train: Loss=.*100%.*3/3.*", line) for line in run.log.splitlines()[1::4])
 
     (run.folder / checkpoint.PREVIOUS).replace(run.folder / records.CHECKPOINT)  # As if stopped in epoch 3.
-    again, same_weights = two(trained, str(run.folder), 3, True)[0]
-    assert [row[:-1] for row in again] == [row[:-1] for row in first]
-    assert all(np.array_equal(tensor, same_weights[name]) for name, tensor in its_weights.items())
+    again, same_weights = train_as_two(run.folder, resume=True)[0]
+    assert again == first
+    assert all(torch.equal(tensor, same_weights[name]) for name, tensor in its_weights.items())
 
 
 def test_a_last_batch_too_small_for_all_is_named():

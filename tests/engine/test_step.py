@@ -166,13 +166,8 @@ def test_a_batch_that_overflows_is_not_captured(monkeypatch):
     network, capture = new_network(), Recording()
     monkeypatch.setattr(step_module, "capture_cuda_graph", capture)
     step = GraphedStep(network, 4, "float32")
-    images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
-    passes(step, network, [(images * float("inf"), labels)])
+    passes(step, network, [(torch.full((4, 3, 16, 16), float("inf")), torch.arange(4))])
     assert (capture.shapes, step.failed) == ([], False)
-    network = new_network()
-    step = GraphedStep(network, 4, "float32")
-    passes(step, network, [(images, labels)])
-    assert len(capture.shapes) == 1
 
 
 def test_differences_are_relative_and_near_zero_to_the_largest():

@@ -184,7 +184,7 @@ def resumable(sandbox):
     facts = records.collect_facts(data.facts(), torch.device("cpu"), "float32", 0)
     history = records.read(sandbox.run).history[:1]
     run = records.Run(folder, settings, facts, history, "Epoch 1\nTrain\nTest\n\n")
-    RunState(run, build(settings.model), loaders(data), make_accelerator("cpu", "float32")).save()
+    RunState(run, build(settings.model), loaders(data), make_accelerator("cpu", "float32"), False).save()
     return folder
 
 
