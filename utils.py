@@ -169,7 +169,7 @@ def probabilities(network: nn.Module, data: Data) -> np.ndarray:
 
 
 class Trained(NamedTuple):
-    """A finished run; the network is on the device it was trained on."""
+    """A finished run; the network is on the device that it was trained on."""
 
     network: nn.Module
     history: list[Epoch]
@@ -212,9 +212,9 @@ def fit(
     if settings.validation:
         data = data.validation()
     network = _first_network(settings, data)
-    chosen = {"transform": " ".join(repr(transform).split())} if transform else {}
+    extra = {"transform": " ".join(repr(transform).split())} if transform else {}
     if init:
-        chosen["init"] = start_from(init, network, data.classes)
+        extra["init"] = start_from(init, network, data.classes)
     augmentation = transform or train_transform(data.mean, data.std, settings.augmentation, settings.shift)
     share = accelerator.process_index, accelerator.num_processes
     both = loaders(
@@ -226,7 +226,7 @@ def fit(
     torch.manual_seed(settings.seed + accelerator.process_index)
     workers = both[0].num_workers
     facts = records.collect_facts(data.facts(), accelerator.device, precision_of(accelerator), workers)
-    run = Run(folder, settings, facts | chosen, [], "")
+    run = Run(folder, settings, facts | extra, [], "")
     state = RunState(run, network, both, accelerator, hardware.graph)
     if resume:
         state.restore()
@@ -269,8 +269,8 @@ def _train_epochs(state: RunState, after_epoch: Callable[[Run], None]) -> None:
     epochs = range(len(run.history) + 1, settings.epochs + 1)
     chosen, data = records.hardware_in_words(run.facts), run.facts["data"]
     sizes, tested = [image_size(settings, epoch) for epoch in epochs], data["test"] / data["train"]
-    position = len(state.train_loader), state.progress.batches
-    forecast = Forecast(chosen, sizes, *position, tested, accelerator.device)
+    batches, first = len(state.train_loader), state.progress.batches
+    forecast = Forecast(chosen, sizes, batches, first, tested, accelerator.device)
     # Several processes cannot agree on the batch to stop at: there, signals act at once.
     with (
         delayed_signals(accelerator.num_processes == 1) as signals,

@@ -271,8 +271,6 @@ def test_a_validation_run_never_sees_the_test_set(data, tmp_path):
 @pytest.mark.parametrize(
     ("device", "precision", "message"),
     [
-        ("tpu", "auto", "unknown device 'tpu': choose one of auto, cpu, cuda, mps"),
-        ("cpu", "int8", "unknown precision 'int8': choose one of auto, float32"),
         ("cpu", "float16", "cpu has no fast float16 here"),
         ("cuda", "auto", "this machine has no cuda device: use --device auto"),
     ],

@@ -26,10 +26,7 @@ MARK = b"S9 checkpoint, SHA-256 "
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Makes `state` (tensors and plain values) the newest checkpoint; the last one becomes the previous.
-
-    Raises OSError, and leaves the checkpoints unchanged, if it cannot be written.
-    """
+    """Makes `state`, tensors and plain values, the newest checkpoint; on OSError, all are as before."""
     content = io.BytesIO()
     torch.save(state, content)
     payload = content.getvalue()

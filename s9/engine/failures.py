@@ -48,10 +48,7 @@ class FiniteCheck:
         self.seen: list[tuple[int, Tensor]] = []
 
     def update(self, batch: int, loss: Tensor, gradients: bool) -> None:
-        """Notes the loss of a batch and the norm of its gradients, before the optimizer changes them.
-
-        gradients: False in float16, where they are scaled, and overflow now and then by design.
-        """
+        """Notes the loss and the norm of the gradients: not in float16, where they overflow by design."""
         norm = torch.zeros((), device=loss.device)
         if gradients:
             norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])

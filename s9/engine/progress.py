@@ -27,12 +27,11 @@ FULL_SIZE = 32
 class Forecast:
     """Prints one line, after the first batches of a run: what it is computed on and how long it will take.
 
-    The time of a step grows with the pixels of its images; on a GPU that small images leave idle, or that
+    The time of a step grows with the pixels of its images; for a GPU that small images leave idle, or that
     waits for them, the forecast is too long.
 
-    chosen: device, precision and workers, in words.
-    sizes: side of the training images in each epoch to come, in pixels, the current one first.
-    batches: of an epoch. first: the one that the current epoch starts with, from 0.
+    chosen: device, precision and workers, in words. sizes: side of the training images in each epoch to come,
+    in pixels. batches: of an epoch. first: the one that the current epoch starts with, from 0.
     tested: test images for each training image.
     """
 
@@ -71,11 +70,9 @@ class Forecast:
 
 
 class ProgressBar:
-    """The progress bar of a run, a new one for each epoch in the same place.
+    """The progress bar of a run, a new one for each epoch in the same place; `forecast` is told of each batch.
 
     A notebook shows that place while entered: a widget in a saved notebook would show an error message.
-
-    shown: False draws nothing. forecast: is told of each batch as well.
     """
 
     def __init__(self, shown: bool = True, forecast: Forecast | None = None) -> None:

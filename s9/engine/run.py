@@ -36,13 +36,13 @@ def start_from(folder: Path, network: nn.Module, classes: tuple[str, ...]) -> di
 
 def on_main_process(accelerator: Accelerator, get_folder: Callable[[], Path]) -> Path:
     """The path that `get_folder` returns in the main process, or its UserError, in every process."""
-    answer: list[Any] = [None]
+    found: Any = None
     if accelerator.is_main_process:
         try:
-            answer = [get_folder()]
+            found = get_folder()
         except UserError as error:
-            answer = [error]
-    (found,) = broadcast_object_list(answer)
+            found = error
+    (found,) = broadcast_object_list([found])
     if isinstance(found, UserError):
         raise found
     return found

@@ -105,7 +105,7 @@ def capture_cuda_graph(
 ) -> Compute:
     """Captures compute(images, labels) for batches of this shape; changes buffers and random states.
 
-    Raises what PyTorch raises for operations that cannot be captured, such as .item().
+    Raises PyTorch's errors for operations that cannot be captured, such as .item().
     """
     # Zeros, so that a graph that does not read each batch anew differs from the plain pass on the first one.
     static_images, static_labels = torch.zeros_like(images), torch.zeros_like(labels)
