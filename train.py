@@ -65,11 +65,8 @@ def make_parser() -> CommandParser:
         epilog="The docstring of s9/records.py lists the files of a run folder.",
     )
     what = parser.add_argument_group("what to train")
-    what.add_argument(
-        "--preset",
-        help=f"recipe: one of {', '.join(PRESETS)}; default: that of the model's name, else reference. "
-        "The options below change single settings of it",
-    )
+    recipes = f"recipe: one of {', '.join(PRESETS)}; default: that of the model's name, else reference"
+    what.add_argument("--preset", help=recipes)
     what.add_argument("--model", help=f"network: one of {', '.join(NETWORKS)}; default: the preset's")
     what.add_argument("--init", type=Path, metavar="RUN", help="start from this run's weights (fine-tuning)")
     what.add_argument(
@@ -84,7 +81,7 @@ def make_parser() -> CommandParser:
         help="folder with CIFAR-10 (cifar-10-batches-py or two parquet files; default: the environment "
         "variable CIFAR10_DIR, else it is downloaded once) or CIFAR-100 (cifar-100-python)",
     )
-    how = parser.add_argument_group("settings")
+    how = parser.add_argument_group("settings, in place of the recipe's")
     for setting in fields(Settings):
         if setting.name not in ("model", "dataset"):
             _add_option(how, setting)
