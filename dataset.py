@@ -30,6 +30,8 @@ def train_transform(
     probability: of ShiftScaleRotate and of CoarseDropout, each, in 0..1.
     shift: the largest shift in each direction, as a fraction of the side, in 0..1. Albumentations truncates
     it to whole pixels: 1/16 of 32 pixels gives -1, 0 or 1, and 0 half the time; 1/8 gives -3 to 3.
+
+    Raises ValueError for values out of these ranges.
     """
     with warnings.catch_warnings():  # Albumentations 2 notes that Affine can do this too.
         warnings.filterwarnings("ignore", message="ShiftScaleRotate is a special case of Affine")
@@ -91,10 +93,9 @@ def augmentations_alone(
 class Batches:
     """A sampler of whole batches: of each the seed of its augmentations, and the indices of its images.
 
-    Every random choice follows from (seed, epoch, batch number).
-    So any number of workers, and a resumed run, see the same images as a single process, and no two batches
-    share random numbers. Albumentations 2 by itself copies its generators into every worker: all workers then
-    augment alike, and alike again in the next epoch.
+    Every random choice follows from (seed, epoch, batch number). So any number of workers, and a resumed run,
+    see the same images, and no two batches share random numbers. Albumentations 2 by itself copies its
+    generators into every worker: all workers then augment alike, and alike again in the next epoch.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, shuffle: bool) -> None:
@@ -119,13 +120,10 @@ class Batches:
 
 
 class Images(Dataset):
-    """Images behind a transform: `images[seed, indices]`, a batch of Batches, is augmented with that seed.
+    """Images behind a transform: `images[seed, indices]` is a batch, augmented with that seed.
 
-    It is uint8 images (n, height, width, 3) and int64 labels (n,).
-
-    images: uint8 (count, height, width, 3), labels: integers (count,); in any memory layout.
-
-    Raises UserError for other shapes or types.
+    images: uint8 (count, height, width, 3), labels: integers (count,); in any memory layout. A batch is uint8
+    (n, height, width, 3) and int64 (n,). Raises UserError for other shapes or types.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, transform: A.Compose | None = None) -> None:

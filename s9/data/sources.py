@@ -193,17 +193,13 @@ def _find_pictures(folder: Path, least: int) -> dict[str, list[Path]]:
 
 
 def _read_pictures(found: dict[str, list[Path]], classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    pairs = [(path, label) for label, name in enumerate(classes) for path in found.get(name, ())]
-    images, problems = np.empty((len(pairs), photos.SIZE, photos.SIZE, 3), np.uint8), []
-    bar = tqdm(pairs, "Reading pictures", disable=None, leave=False)  # None: no bar outside of a terminal.
-    for index, (path, _) in enumerate(bar):
-        try:
-            images[index] = photos.read(path)
-        except UserError as error:
-            problems.append(error)
-    if problems:
-        raise UserError(f"{len(problems)} of {len(pairs)} pictures cannot be used, the first: {problems[0]}")
-    return images, np.array([label for _, label in pairs], np.int64)
+    counts = [len(found.get(name, ())) for name in classes]
+    paths = [path for name in classes for path in found.get(name, ())]
+    bar = tqdm(paths, "Reading pictures", disable=None, leave=False)  # None: no bar outside of a terminal.
+    images = [image for _, image in photos.read_all(bar)]
+    if problems := [image for image in images if isinstance(image, UserError)]:
+        raise UserError(f"{len(problems)} of {len(paths)} pictures cannot be used, the first: {problems[0]}")
+    return np.stack(images), np.arange(len(classes), dtype=np.int64).repeat(counts)
 
 
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
