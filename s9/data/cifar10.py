@@ -65,9 +65,14 @@ def _read_parquet(folder: Path) -> Arrays:
         for path in sorted(folder.glob(f"{split}-*.parquet")):
             try:
                 with pyarrow.parquet.ParquetFile(path) as file:
-                    rows = file.read(columns=["img", "label"]).to_pylist()
-                images = np.stack([_decode(row["img"]["bytes"]) for row in rows])
-                parts.append((images, np.array([row["label"] for row in rows], np.int64)))
+                    count = file.metadata.num_rows
+                    images, labels = np.empty((count, 32, 32, 3), np.uint8), np.empty(count, np.int64)
+                    # In parts: reading a whole file at once would keep memory of its size allocated.
+                    batches = file.iter_batches(500, columns=["img", "label"])
+                    rows = (row for batch in batches for row in batch.to_pylist())
+                    for index, row in zip(range(count), rows, strict=True):
+                        images[index], labels[index] = _decode(row["img"]["bytes"]), row["label"]
+                parts.append((images, labels))
             except Exception as error:  # Of pyarrow, of OpenCV, or of Python where a row is not as expected.
                 reason = " ".join(str(error).split())[:120]
                 raise UserError(f"{path} is damaged or not CIFAR-10's ({reason}): get it again") from error
