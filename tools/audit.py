@@ -281,10 +281,8 @@ def _accuracy(network: nn.Module, run: Run, data: Data | None) -> tuple[str, boo
 
 
 def _tested(run: Run) -> tuple[str, bool]:
-    epochs = [row.epoch for row in run.history]
-    tests = len(re.findall("(?:Test|Validation) set: Average loss: ", run.log))
-    met = epochs == list(range(1, run.settings.epochs + 1)) and tests == len(epochs)
-    return f"{tests} tests in {run.settings.epochs} epochs", met
+    tests, epochs = len(re.findall("(?:Test|Validation) set: Average loss: ", run.log)), run.settings.epochs
+    return f"{tests} tests in {epochs} epochs", tests == len(run.history) == epochs
 
 
 def _records(run: Run) -> tuple[str, bool]:

@@ -105,13 +105,11 @@ def train_recorded(data: Data, device: torch.device, file: Path, epochs: int = E
     images = cast(PlainImages, train_loader.dataset)
     record = records.collect_facts(data.facts(), device, "float32", workers=0) | {"epochs": []}
     if checkpoint.exists():
-        try:
+        with records.reading(checkpoint, "is damaged", f"delete it and {file}, and train again"):
             state = torch.load(checkpoint, map_location=device, weights_only=True)
-        except Exception as error:  # The file may hold anything.
-            raise UserError(f"{checkpoint} is damaged: delete it and {file}, and train again") from error
-        plain.network.load_state_dict(state["network"])
-        plain.optimizer.load_state_dict(state["optimizer"])
-        record = state["record"]
+            plain.network.load_state_dict(state["network"])
+            plain.optimizer.load_state_dict(state["optimizer"])
+            record = state["record"]
         records.check_data(record["data"], data.facts())
     elif file.exists():
         raise UserError(f"{file} exists, and no {checkpoint.name} beside it: choose another file")

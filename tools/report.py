@@ -4,7 +4,6 @@ A generated part stands between `<!-- NAME: made by ... -->` and `<!-- end of NA
 [`name`](path.py#L1), gets the line on which `name` is defined.
 """
 
-import ast
 import os
 import re
 from pathlib import Path
@@ -140,11 +139,11 @@ def fill(pages: dict[Path, str], parts: dict[str, str]) -> dict[Path, str]:
 def _with_lines(page: Path, text: str) -> str:
     def linked(match: re.Match) -> str:
         name, target = match.groups()
-        tree = ast.parse((page.parent / target).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            targets = [getattr(it, "id", None) for it in getattr(node, "targets", [])]
-            if isinstance(node, ast.stmt) and name in (getattr(node, "name", None), *targets):
-                return f"[`{name}`]({target}#L{node.lineno})"
+        definition = re.compile(rf"(def|class) {name}\b|{name}\b.* = ")
+        lines = (page.parent / target).read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, 1):
+            if definition.match(line):
+                return f"[`{name}`]({target}#L{number})"
         raise UserError(f"{page.name}: {target} does not define {name}; change the link")
 
     return re.sub(r"\[`(\w+)`\]\(([\w./]+\.py)#L\d+\)", linked, text)
