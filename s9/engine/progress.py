@@ -70,7 +70,7 @@ class Forecast:
 
 
 class ProgressBar:
-    """The progress bar of a run, a new one for each epoch in the same place; `forecast` is told of each batch.
+    """The progress bar of a run, a new one each epoch in the same place; `forecast` is told of each batch.
 
     A notebook shows that place while entered: a widget in a saved notebook would show an error message.
     """
