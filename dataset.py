@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 from s9.data.augment import A, ToTensorV2, augment, check_transform, reseed
 from s9.data.cifar10 import MEAN, STD
 from s9.data.device_loader import Loader
-from s9.data.sources import DATASETS as DATASETS
 from s9.data.sources import Data
 from s9.data.sources import load as load
 from s9.errors import UserError

@@ -100,7 +100,8 @@ def test_a_folder_is_read_the_same_each_time_and_known_by_its_pictures(run, tmp_
     np.testing.assert_allclose(first.std, pixels.std((0, 1, 2)))
     trained(run, "--dataset", folder)
     folder.rename(tmp_path / "moved")
-    assert "name their folder (--data-dir)" in refused(train, "--evaluate", "run")
+    for options in ([], ["--data-dir", "x" * 300]):
+        assert "name their folder (--data-dir)" in refused(train, "--evaluate", "run", *options)
     run(train, "--evaluate", "run", "--data-dir", "moved")
     (tmp_path / "moved" / "a" / "0.png").unlink()
     assert "holds other pictures" in refused(train, "--evaluate", "run", "--data-dir", "moved")
