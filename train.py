@@ -111,8 +111,8 @@ def _add_option(group: argparse._ArgumentGroup, setting: Field) -> None:
     group.add_argument(option(setting.name), type=kind, metavar=metavar, help=f"{text}; default: {default}")
 
 
-def chosen_settings(options: argparse.Namespace) -> tuple[str, Settings]:
-    """The name of the preset, and its settings with the changes that the options name.
+def chosen_settings(options: argparse.Namespace) -> Settings:
+    """The settings of the preset, with the changes that the options name.
 
     Raises UserError for an unknown preset and for values outside of their range.
     """
@@ -120,12 +120,12 @@ def chosen_settings(options: argparse.Namespace) -> tuple[str, Settings]:
     name = default if options.preset is None else options.preset
     given = {setting.name: getattr(options, setting.name) for setting in fields(Settings)}
     changes = {key: value for key, value in given.items() if key != "dataset" and value is not None}
-    return name, replace(preset(name), **changes)
+    return replace(preset(name), **changes)
 
 
 def train(options: argparse.Namespace) -> None:
     """Trains as the options say. Raises UserError for options that do not fit together."""
-    recipe, settings = chosen_settings(options)
+    settings = chosen_settings(options)
     utils.new_network(settings.model)  # Refuses an unknown name before the data is loaded.
     tracker = Tracker(options.track) if options.track else lambda run: None
     data = load(options.dataset, options.data_dir)
@@ -138,7 +138,6 @@ def train(options: argparse.Namespace) -> None:
         hardware=Hardware(options.device, options.precision, options.workers, not options.no_graph),
         after_epoch=tracker,
         init=options.init,
-        heading=f"Recipe: preset {recipe}\n",
     )
 
 

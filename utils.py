@@ -186,7 +186,6 @@ def fit(
     after_epoch: Callable[[Run], None] = lambda run: None,
     transform: A.Compose | None = None,
     init: Path | None = None,
-    heading: str = "",
 ) -> Trained:
     """Trains the network that the settings name, from its seed, and tests it after every epoch.
 
@@ -198,7 +197,6 @@ def fit(
     transform: an Albumentations Compose for the training images in place of dataset.train_transform, see
     check_transform; it overrides settings.augmentation and settings.shift, and the record holds it.
     init: folder of a run to take the initial weights from, see start_from.
-    heading: printed above the run's first line, once nothing is refused any more.
 
     Tests run in the precision of training, the last one in float32: it is the result. Several processes
     (accelerate launch) share each batch; the main process writes the folder.
@@ -233,7 +231,7 @@ def fit(
     else:
         state.save()  # From here on the run can be resumed.
     what = f"{settings.model} on {data.name} for {settings.epochs} epochs, seed {settings.seed}"
-    begun = f"{heading}{what}: {'resumed' if resume else 'saved'} in {folder}\n\n"
+    begun = f"{what}: {'resumed' if resume else 'saved'} in {folder}\n\n"
     accelerator.print(begun + state.run.log, end="", flush=True)
     _train_epochs(state, after_epoch)
     return Trained(network, state.run.history, folder)

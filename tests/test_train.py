@@ -24,7 +24,7 @@ def test_training_leaves_a_run_that_evaluates_to_its_own_log(tmp_path, capsys, m
         monkeypatch.setattr(train, name, lambda *_: few)
     run("--preset", preset, "--dataset", "digits", "--epochs", 1, "--workers", 0, "--out", folder)
     first = capsys.readouterr().out.splitlines()[0]
-    assert first == f"Recipe: preset {preset}"
+    assert first == f"{PRESETS[preset].model} on digits for 1 epochs, seed 0: saved in {folder}"
     last = records.read(folder).log.strip().splitlines()[-1]
     run("--evaluate", folder)
     assert capsys.readouterr().out.strip() == last
@@ -43,11 +43,11 @@ def chosen(line):
 def test_options_change_single_settings_of_a_preset():
     line = "--preset fast --epochs 3 --seed 4 --validation --rise 0.3"
     changed = replace(PRESETS["fast"], epochs=3, seed=4, validation=True, rise=0.3)
-    assert chosen(line) == ("fast", changed)
-    assert chosen("") == ("reference", PRESETS["reference"])
-    assert chosen("--model best") == ("best", PRESETS["best"])
-    assert chosen("--preset fast --model best") == ("fast", replace(PRESETS["fast"], model="best"))
-    assert chosen("--model toy") == ("reference", replace(PRESETS["reference"], model="toy"))
+    assert chosen(line) == changed
+    assert chosen("") == PRESETS["reference"]
+    assert chosen("--model best") == PRESETS["best"]
+    assert chosen("--preset fast --model best") == replace(PRESETS["fast"], model="best")
+    assert chosen("--model toy") == replace(PRESETS["reference"], model="toy")
 
 
 def test_the_help_tells_every_presets_defaults(capsys):
