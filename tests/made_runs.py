@@ -1,6 +1,9 @@
-"""What tests make: runs on disk, notebooks, and the names of the audit's requirements."""
+"""What tests make: runs on disk, notebooks, copies, and the names of the audit's requirements."""
 
 import json
+import shutil
+
+from conftest import REPO
 
 from model import build
 from s9 import records
@@ -77,6 +80,17 @@ def make_run(
     run = Run(folder, settings, facts, history, log)
     records.write(run, network or build(settings.model))
     return run
+
+
+def copy_repository(folder, *more):
+    """Copies the code, and more files and folders of the repository; returns the folder."""
+    folder.mkdir(exist_ok=True)
+    for path in [*REPO.glob("*.py"), *(REPO / name for name in ("s9", "tools", *more))]:
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(path, folder)
+    return folder
 
 
 def make_notebook(path, *cells):

@@ -3,13 +3,13 @@
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from conftest import REPO
+from made_runs import copy_repository
 from pages import blocks, read
 from PIL import Image
 
@@ -38,10 +38,7 @@ for words in json.loads(sys.argv[1]):
 @pytest.fixture
 def copy(tmp_path):
     """The code, the tests and a photo."""
-    for name in ("s9", "tools", "tests"):
-        shutil.copytree(REPO / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in [*REPO.glob("*.py"), REPO / "pyproject.toml", REPO / "S9.ipynb"]:
-        shutil.copy(path, tmp_path)
+    copy_repository(tmp_path, "tests", "pyproject.toml", "S9.ipynb")
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "photo.png")
     return tmp_path
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from conftest import REPO
-from made_runs import FACTS, Rule, make_run
+from made_runs import FACTS, Rule, copy_repository, make_run
 
 import assignment
 import dataset
@@ -29,11 +29,7 @@ def run(tmp_path):
 @pytest.fixture
 def repo(tmp_path, monkeypatch):
     """A copy of the pages, the evidence and the code they link to, which the commands then work on."""
-    copy = tmp_path / "repo"
-    for name in ("results", "Images", "docs", "s9", "tools"):
-        shutil.copytree(REPO / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in [*REPO.glob("*.py"), REPO / "README.md"]:
-        shutil.copy(path, copy)
+    copy = copy_repository(tmp_path / "repo", "results", "Images", "docs", "README.md")
     monkeypatch.setattr(report, "REPO", copy)
     return copy
 

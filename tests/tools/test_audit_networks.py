@@ -62,10 +62,6 @@ def small_view(network):
         unit.convolution.weight = nn.Parameter(unit.convolution.weight[:, :, :1, :1].detach().clone())
 
 
-def not_separable(network):
-    network.C3[0] = conv_unit(32, 48, 0)
-
-
 def grouped(network):
     network.C3[0].depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=16, bias=False)
 
@@ -95,10 +91,6 @@ def dilated_in_vain(network):
     network.C3[0].pointwise = nn.Conv2d(32, 48, 1, dilation=2, bias=False)
 
 
-def no_average(network):
-    network.O = nn.Sequential(nn.Flatten(), nn.Linear(64 * 8 * 8, 3), nn.Linear(3, 10), nn.Flatten(1))
-
-
 def partial_average(network):
     network.O = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(64 * 2 * 2, 10))
 
@@ -112,10 +104,6 @@ def functional_max_pooling(network, images):
     return network.O(network.C4(network.C3(features))).flatten(1)
 
 
-def too_large(network):
-    network.C3[1].convolution = nn.Sequential(nn.Conv2d(48, 107, 3, padding=1), nn.Conv2d(107, 48, 1))
-
-
 NETWORKS = {
     "no C3": (no_c3(), {Rule.STRUCTURE, Rule.SHRINKING, Rule.VIEW, Rule.SEPARABLE}),
     "two units": (changed(two_units), {Rule.STRUCTURE}),
@@ -124,16 +112,13 @@ NETWORKS = {
     "max-pooling for stride": (changed(pooled(nn.MaxPool2d(2))), {Rule.SHRINKING, Rule.MAX_POOLING}),
     "functional max-pooling": (of_model(functional_max_pooling), {Rule.MAX_POOLING}),
     "small view": (changed(small_view), {Rule.VIEW}),
-    "not separable": (changed(not_separable), {Rule.SEPARABLE}),
     "grouped, not depthwise": (changed(grouped), {Rule.SEPARABLE}),
     "depthwise without pointwise": (changed(no_pointwise), {Rule.SEPARABLE}),
     "depthwise before the classifier": (changed(classifier_is_no_pointwise), {Rule.SEPARABLE}),
     "not dilated": (changed(not_dilated), {Rule.DILATED}),
     "dilated 1x1": (changed(dilated_in_vain), {Rule.DILATED}),
-    "flatten and Linear": (changed(no_average), {Rule.GLOBAL_AVERAGE}),
     "average over quarters": (changed(partial_average), {Rule.GLOBAL_AVERAGE}),
     "global maximum": (changed(maximum), {Rule.GLOBAL_AVERAGE, Rule.MAX_POOLING}),
-    "too large": (changed(too_large), {Rule.PARAMETERS}),
 }
 
 

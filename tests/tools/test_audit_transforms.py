@@ -57,10 +57,6 @@ TRANSFORMS = {
     "no shift in it": (Rule.SHIFT_SCALE_ROTATE, replaced(1, shift_scale_rotate(shift_limit=0))),
     "no rotation in it": (Rule.SHIFT_SCALE_ROTATE, replaced(1, shift_scale_rotate(rotate_limit=0))),
     "one or two holes": (Rule.COARSE_DROPOUT, replaced(2, dropout(num_holes_range=(1, 2)))),
-    "8x8": (
-        Rule.COARSE_DROPOUT,
-        replaced(2, dropout(hole_height_range=(8, 8), hole_width_range=(8, 8))),
-    ),
     "8 to 16": (Rule.COARSE_DROPOUT, replaced(2, dropout(hole_height_range=(8, 16)))),
     "the mean in 0..1": (Rule.COARSE_DROPOUT, replaced(2, dropout(fill=dataset.MEAN))),
     "the mean backwards": (Rule.COARSE_DROPOUT, replaced(2, dropout(fill=(114, 123, 125)))),

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import REPO
-from made_runs import make_run
+from made_runs import copy_repository, make_run
 
 import assignment
 from s9 import records
@@ -24,13 +24,9 @@ STUDENTS = REPO / "results" / "notebook"
 @pytest.fixture
 def fork(tmp_path, monkeypatch):
     """A copy of the pages and the evidence, committed, with a run of the student's under runs/."""
-    root = tmp_path / "S9"
-    for name in ("results", "Images", "docs"):
-        shutil.copytree(REPO / name, root / name, ignore=shutil.ignore_patterns("handin"))
-    for path in [*REPO.glob("*.py"), *(REPO / name for name in ("README.md", "S9.ipynb", ".gitignore"))]:
-        shutil.copy(path, root)
-    for name in ("s9", "tools"):
-        shutil.copytree(REPO / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    names = ("results", "Images", "docs", "README.md", "S9.ipynb", ".gitignore")
+    root = copy_repository(tmp_path / "S9", *names)
+    shutil.rmtree(root / "results" / "handin", ignore_errors=True)
     shutil.copytree(STUDENTS, root / "runs" / "best-cifar10-1")
     identity = ("-c", "user.name=test", "-c", "user.email=test@example.com")
     git = lambda *words: subprocess.run(["git", *words], cwd=root, check=True)  # noqa: E731
