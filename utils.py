@@ -316,10 +316,7 @@ def network_of(run: Run) -> nn.Module:
 
 
 def trained_network(run: Run, data: Data | None, device: str = "auto") -> nn.Module:
-    """The network of a run with its weights. Raises UserError if `data` is not what it was trained on.
-
-    data: None for no such check. device: see make_accelerator.
-    """
+    """The network of a run with its weights. Raises UserError if it was trained on other data than `data`."""
     if data is not None:
         data = data.validation() if run.settings.validation else data
         records.check_data(run.facts["data"], data.facts())

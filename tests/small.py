@@ -12,7 +12,9 @@ from torch import nn
 import utils
 from model import NETWORKS
 from s9.data.sources import Data
-from s9.engine.hardware import Hardware
+from s9.engine.hardware import Hardware, make_accelerator
+from s9.engine.run import RunState
+from s9.records import Run
 from s9.settings import Settings
 
 ON_CPU = Hardware("cpu", "float32", workers=0)
@@ -45,6 +47,13 @@ def small_data():
 def new_network(dropout=0.1):
     torch.manual_seed(1)
     return SmallNet(dropout=dropout)
+
+
+def state_of(settings, network, both=((None,) * 100, ())):
+    """What trains a network in float32, without records."""
+    return RunState(
+        Run(Path(), settings, {}, [], ""), network, both, make_accelerator(device, "float32"), False
+    )
 
 
 def small_is(make):

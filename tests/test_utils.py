@@ -28,7 +28,6 @@ TRAIN_LINE = re.compile(
     r"3/3 \[\d\d:\d\d<00:00, +[\d.]+(it/s|s/it)\]"
 )
 TEST_LINE = re.compile(r"Test set: Average loss: \d+\.\d{4}, Accuracy: (\d+)/30 \((\d+\.\d{2})%\)")
-ONE_EPOCH = replace(SETTINGS, epochs=1)
 
 
 @pytest.fixture
@@ -119,18 +118,12 @@ def test_init_whitening_sees_training_images_before_the_first_step(data, tmp_pat
     np.testing.assert_allclose(images.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
 
 
-def test_images_grow_as_the_settings_say(tmp_path):
-    seen = []
-    make = hooked(seen, lambda layer, images, _: (layer.training, images.shape[-1]))
-    fit_small(tmp_path / "run", replace(SETTINGS, first_size=24), make)
-    assert [size for training, size in seen if training] == [24] * 3 + [28] * 3 + [32] * 3
-
-
-def test_the_augmentations_probability_and_shift_are_the_settings(tmp_path, monkeypatch):
-    made = []
-    transform = utils.train_transform
+def test_the_images_sizes_and_augmentations_are_the_settings(tmp_path, monkeypatch):
+    seen, made, transform = [], [], utils.train_transform
     monkeypatch.setattr(utils, "train_transform", lambda *given: made.append(transform(*given)) or made[-1])
-    fit_small(tmp_path / "run", replace(ONE_EPOCH, augmentation=0.25, shift=0.2))
+    make = hooked(seen, lambda layer, images, _: (layer.training, images.shape[-1]))
+    fit_small(tmp_path / "run", replace(SETTINGS, first_size=24, augmentation=0.25, shift=0.2), make)
+    assert [size for training, size in seen if training] == [24] * 3 + [28] * 3 + [32] * 3
     assert [step.p for step in the_three(made[0])] == [0.5, 0.25, 0.25]
     assert the_three(made[0])[1].shift_limit_x == (-0.2, 0.2)
 
@@ -260,7 +253,7 @@ def test_a_finished_run_resumes_to_itself_and_is_not_overwritten(tmp_path):
 
 
 def test_a_validation_run_never_sees_the_test_set(data, tmp_path):
-    settings = replace(ONE_EPOCH, validation=True)
+    settings = replace(SETTINGS, epochs=1, validation=True)
     fit_small(tmp_path / "run", settings)
     spoilt = data._replace(test_images=255 - data.test_images, test_labels=9 - data.test_labels)
     fit_small(tmp_path / "spoilt", settings, data=spoilt)

@@ -22,7 +22,6 @@ from s9.records import CHECKPOINT
 from s9.settings import Settings, from_record
 
 PREVIOUS = "checkpoint-previous.pt"
-MARK = b"S9 checkpoint, SHA-256 "
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
@@ -75,7 +74,7 @@ def _read(path: Path, settings: Settings) -> dict[str, Any]:
 
 
 def _header(payload: bytes) -> bytes:
-    return MARK + hashlib.sha256(payload).hexdigest().encode()
+    return b"S9 checkpoint, SHA-256 " + hashlib.sha256(payload).hexdigest().encode()
 
 
 def random_state() -> dict[str, Any]:

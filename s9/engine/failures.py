@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from s9.errors import RunError, how_to_resume, option
 from s9.settings import Settings
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 @contextmanager
 def delayed_signals(delay: bool = True) -> Iterator[list[int]]:
@@ -32,7 +30,7 @@ def delayed_signals(delay: bool = True) -> Iterator[list[int]]:
         received.append(number)
 
     delay = delay and threading.current_thread() is threading.main_thread()
-    former = {number: signal.signal(number, note) for number in SIGNALS if delay}
+    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM) if delay}
     try:
         yield received
     finally:

@@ -118,7 +118,7 @@ def batches_by_shape(kernels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tens
 def padded_batch(kernels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """One float32 batch of wide matrices, zero outside of the kernels' views into it, and those views.
 
-    newton_schulz() keeps zeros, and commutes with transposing: a tall matrix lies in the batch transposed.
+    Tall matrices lie in it transposed: newton_schulz() keeps zeros, and commutes with transposing.
     """
     shapes = [(len(kernel), kernel[0].numel()) for kernel in kernels]
     batch = kernels[0].new_zeros(len(kernels), max(map(min, shapes)), max(map(max, shapes)))

@@ -122,10 +122,7 @@ class RunState:
             ) from error
 
     def restore(self) -> None:
-        """Continues from the newest checkpoint in the run's folder.
-
-        Raises UserError if no checkpoint is usable or if it does not fit the parts.
-        """
+        """Continues from the newest checkpoint in the run's folder. Raises UserError if none fits."""
         with self.accelerator.main_process_first():  # It moves a damaged checkpoint out of the way.
             state = checkpoint.load(self.run.folder, self.run.settings)
         try:

@@ -103,10 +103,7 @@ def largest_difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> f
 def capture_cuda_graph(
     compute: Compute, images: Tensor, labels: Tensor, parameters: Sequence[Tensor]
 ) -> Compute:
-    """Captures compute(images, labels) for batches of this shape; changes buffers and random states.
-
-    Raises PyTorch's errors for operations that cannot be captured, such as .item().
-    """
+    """Captures compute for this shape, or raises PyTorch's errors; changes buffers and random states."""
     # Zeros, so that a graph that does not read each batch anew differs from the plain pass on the first one.
     static_images, static_labels = torch.zeros_like(images), torch.zeros_like(labels)
     current, stream = torch.cuda.current_stream(), torch.cuda.Stream()

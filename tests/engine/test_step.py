@@ -8,8 +8,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from small import SETTINGS, new_network, small_data
-from torch import nn
+from small import SETTINGS, new_network, small_data, state_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import utils
@@ -17,8 +16,6 @@ from dataset import loaders
 from model import NETWORKS, build
 from s9.engine import optimizer as optimizer_module
 from s9.engine import step as step_module
-from s9.engine.hardware import make_accelerator
-from s9.engine.optimizer import make_optimizer
 from s9.engine.step import GraphedStep, largest_difference
 from s9.settings import PRESETS
 
@@ -35,23 +32,26 @@ class Operations(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
+def train(state, batches, step=None):
+    return utils.train(
+        state.prepared, batches, state.optimizer, state.scheduler, state.accelerator, 0.1, step=step
+    )
+
+
 def operations_of_a_step(name):
     """(network's forward and backward pass, everything else) of a step between two looks at the loss."""
-    accelerator = make_accelerator("cpu", "float32")
-    network = build(name).to(memory_format=torch.channels_last)
-    optimizer, scheduler = make_optimizer(network, PRESETS[name], 100)
-    prepared, optimizer = accelerator.prepare(nn.Sequential(network), optimizer)
+    state = state_of(PRESETS[name], build(name))
     images, labels = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last), torch.tensor([1, 2])
 
     def epoch(batches):
         with Operations() as operations:
-            utils.train(prepared, [(images, labels)] * batches, optimizer, scheduler, accelerator, 0.1)
+            train(state, [(images, labels)] * batches)
         return operations.count
 
     epoch(1)
     step = (epoch(10) - epoch(4)) / 6  # Both look at the first and the last batch.
     with Operations() as operations:
-        logits = prepared(images)
+        logits = state.prepared(images)
         logits.backward(torch.ones_like(logits))
     return operations.count, step - operations.count
 
@@ -182,16 +182,13 @@ def test_differences_are_relative_and_near_zero_to_the_largest():
 def test_training_with_a_captured_step_is_training(monkeypatch):
     """An epoch through utils.train with the stand-in: the same weights and the same log line."""
     monkeypatch.setattr(step_module, "capture_cuda_graph", Recording())
-    lines, weights = [], []
+    scores, weights = [], []
     for captured in (False, True):
-        accelerator, network = make_accelerator("cpu", "float32"), new_network()
-        optimizer, scheduler = make_optimizer(network, SETTINGS, 3)
-        prepared, optimizer = accelerator.prepare(nn.Sequential(network), optimizer)
-        step = GraphedStep(network, 32, "float32") if captured else None
-        loader, _ = loaders(small_data(), 32, workers=0)
-        loader.set_epoch(1)
+        both, network = loaders(small_data(), 32, workers=0), new_network()
+        state = state_of(SETTINGS, network, both)
+        both[0].set_epoch(1)
         torch.manual_seed(0)
-        lines.append(utils.train(prepared, loader, optimizer, scheduler, accelerator, 0.1, step=step)[:2])
+        scores.append(train(state, both[0], GraphedStep(network, 32, "float32") if captured else None)[:2])
         weights.append(torch.cat([parameter.flatten() for parameter in network.parameters()]))
-    assert lines[0] == lines[1]
+    assert scores[0] == scores[1]
     assert torch.equal(*weights)
