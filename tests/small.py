@@ -52,7 +52,7 @@ def new_network(dropout=0.1):
 def state_of(settings, network, both=((None,) * 100, ())):
     """What trains a network in float32, without records."""
     return RunState(
-        Run(Path(), settings, {}, [], ""), network, both, make_accelerator(device, "float32"), False
+        Run(Path(), settings, {}, [], ""), network, both, make_accelerator("cpu", "float32"), False
     )
 
 
