@@ -183,9 +183,7 @@ def loaders(
         raise UserError(f"workers must be in 0..{MOST_WORKERS}, got {workers}")
     left = len(data.train_images) % batch_size or batch_size
     if left < processes:
-        raise UserError(
-            f"an epoch's last batch has {left} images for {processes} processes: change --batch-size"
-        )
+        raise UserError(f"the last batch has {left} images for {processes} processes: change --batch-size")
     transform = train_transform(data.mean, data.std) if transform is None else transform
     train = Images(data.train_images, data.train_labels, transform)
     test = Images(data.test_images, data.test_labels)

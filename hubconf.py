@@ -69,8 +69,8 @@ def _network(name: str, pretrained: bool, classes: int) -> nn.Module:
 def _import(name: str) -> types.ModuleType:
     """A module of this repository, inside a package whose name no other program or checkout uses.
 
-    So the caller's own model.py or s9 is neither imported instead nor hidden. Instances of the module's
-    classes can be unpickled in any process that finds this folder.
+    So the caller's own model.py or s9 is neither imported instead nor hidden. Instances of its classes can be
+    unpickled in any process that finds this folder.
     """
     version = str(REPO).encode() + (REPO / "model.py").read_bytes()
     package = f"s9_hub_{hashlib.sha256(version).hexdigest()[:16]}"

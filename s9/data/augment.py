@@ -49,9 +49,8 @@ def augment(images: np.ndarray, transform: A.Compose) -> None:
         for step in steps:
             changed = step(image=changed)["image"]
         if changed.shape != image.shape or changed.dtype != image.dtype:
-            raise UserError(
-                f"the transform must return uint8 {image.shape}, got {changed.dtype} {tuple(changed.shape)}"
-            )
+            got = f"{changed.dtype} {tuple(changed.shape)}"
+            raise UserError(f"the transform must return uint8 {image.shape}, got {got}")
         image[:] = changed
 
 

@@ -78,9 +78,8 @@ def _read_parquet(folder: Path) -> Arrays:
                 raise UserError(f"{path} is damaged or not CIFAR-10's ({reason}): get it again") from error
         images, labels = (np.concatenate(kind) for kind in zip(*parts, strict=True))
         if not np.array_equal(np.sort(labels), np.repeat(np.arange(10), per_class)):
-            raise UserError(
-                f"{folder}: the {split} set must have {per_class:,} images of each class: get it again"
-            )
+            needed = f"{per_class:,} images of each class"
+            raise UserError(f"{folder}: the {split} set must have {needed}: get it again")
         arrays += [images, labels]
     return tuple(arrays)
 
