@@ -66,12 +66,20 @@ class Settings:
 KINDS = {str: "a name", int: "a whole number", float: "a number", bool: "true or false"}
 
 MUON = Settings(batch_size=256, learning_rate=0.4, bias_rate=4, muon_rate=0.02, first_size=20)
-SGD = Settings(batch_size=256, learning_rate=0.4, bias_rate=16, weight_decay=2e-3, first_size=16)
 PRESETS = {
     "reference": Settings(),
     "best": replace(MUON, model="best", epochs=72, shift=0.125),
     "dilated": replace(MUON, model="dilated", epochs=40, augmentation=0.3),
-    "fast": replace(SGD, model="fast", epochs=12, augmentation=0.1),
+    "fast": replace(
+        MUON,
+        model="fast",
+        epochs=8,
+        bias_rate=16,
+        muon_rate=0.07,
+        weight_decay=2e-3,
+        augmentation=0.1,
+        first_size=16,
+    ),
 }
 """Network and recipe together, by name."""
 

@@ -2,7 +2,8 @@
 
 results/<network>/          a run folder (see s9/records.py): the network's first seed
 results/<network>/seed-1/   a run with the same settings but for the seed; seed-2 and so on likewise
-results/notebook/, short/   shorter runs, as long as the notebook's without and with a GPU
+results/notebook/, short/   runs of `best` as long as the notebook's without and with a GPU
+results/long/               a longer run of `best`
 results/trials/<name>/      a run on the validation set, without its weights
 results/public.csv          networks of others (Mark)
 """
@@ -130,11 +131,11 @@ def accuracy_text(runs: Sequence[Run]) -> str:
 
 
 def _time(runs: Sequence[Run]) -> str:
-    """Means over the seeds, for each kind of hardware, in the order of _told()."""
+    """The shortest of the seeds, for each kind of hardware, in the order of _told(): others shared it."""
     seconds = defaultdict(list)
     for run in runs:
         seconds[_told([run], DEVICE)].append(sum(row.seconds for row in run.history))
-    return "; ".join(in_words(statistics.mean(values)) for values in seconds.values())
+    return "; ".join(in_words(min(values)) for values in seconds.values())
 
 
 def _told(runs: Sequence[Run], tell: Callable[[dict], str]) -> str:
@@ -203,7 +204,7 @@ def _row(runs: Sequence[Run]) -> dict[str, str]:
         "epochs": f"{runs[0].settings.epochs}",
         f"{name} accuracy, last epoch": accuracy_text(runs),
         "n": f"{len(runs)}",
-        "time": _time(runs),
+        "shortest time": _time(runs),
         "device, precision": _told(runs, DEVICE),
         "commit": _told(runs, COMMIT),
         "command": _commands(runs),
@@ -277,7 +278,7 @@ def results_table(run: Run) -> str:
         "Epochs": f"{row['epochs']} ({ACCURACY_LIMIT:g}% {reached})",
         "Seed": f"{run.settings.seed}",
         "Device": f"{row['device, precision']}; the last test in float32",
-        "Time": f"{row['time']}, tests included",
+        "Time": f"{row['shortest time']}, tests included",
         "Data": f"fingerprint `{run.facts['data']['fingerprint']}`",
         "Versions": _told([run], versions),
         "Commit": row["commit"],

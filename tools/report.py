@@ -103,12 +103,12 @@ def readme_parts(folder: Path) -> dict[str, str]:
     """The generated parts of all pages, by name; `folder`: the run that README.md leads with."""
     results = REPO / "results"
     runs, networks = claims.read_seeds(folder), claims.read_networks(results)
-    shorter = [run for name in ("notebook", "short") for run in claims.read_seeds(results / name)]
+    lengths = [results / name for name in ("notebook", "short", "long") if (results / name).is_dir()]
     return {
         "results": f"{headline(runs)}\n\n{claims.networks_table(networks, short=True)}",
         "run": run_sections(runs[0]),
         "networks": claims.networks_table(networks),
-        "shorter": claims.runs_table(shorter),
+        "lengths": claims.runs_table([run for folder in lengths for run in claims.read_seeds(folder)]),
         "trials": claims.runs_table(claims.read_trials(results / "trials")),
         "public": claims.marks_table(claims.read_marks(results / "public.csv")),
         "benchmark": benchmark.read_report(results / "bench.json"),
