@@ -27,7 +27,7 @@ def trained(name):
                 tensor.uniform_(0.5, 1.5)
             for tensor in (norm.bias.data, norm.running_mean):
                 tensor.normal_(0, 0.2)
-    return Trained(name, network.eval(), "cifar10", CLASSES, MEAN, STD)
+    return Trained(name, network.eval(), CLASSES, MEAN, STD)
 
 
 @pytest.fixture(scope="module")
