@@ -279,7 +279,7 @@ def format_report(report: dict) -> str:
         }
         for row in (Row(**row) for row in report["rows"])
     ]
-    machine = f"{report['device']}, {report['started']}, {versions(report)}"
+    machine = f"{report['device']}, threads: {report['threads']}, {report['started']}, {versions(report)}"
     return f"{machine}\n\n{table(rows, ('plain', 'ours', 'ratio', 'at least'))}"
 
 

@@ -23,6 +23,7 @@ from tools.benchmark import Bench, Row
 CPU = torch.device("cpu")
 REPORT = {
     "device": "a CPU, 2 cores",
+    "threads": 1,
     "started": "2026-11-24",
     "python": "3.11.7",
     "versions": {"torch": "2.15.0"},
@@ -167,7 +168,7 @@ def test_time_to_85_ends_with_the_first_epoch_that_reaches_it(tiny, monkeypatch,
 
 def test_a_report_is_printed_as_a_table_and_a_damaged_one_named(tmp_path):
     assert benchmark.format_report(REPORT).splitlines() == [
-        "a CPU, 2 cores, 2026-11-24, Python 3.11.7, torch 2.15.0",
+        "a CPU, 2 cores, threads: 1, 2026-11-24, Python 3.11.7, torch 2.15.0",
         "",
         "| row | what | plain | ours | ratio | at least |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
