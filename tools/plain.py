@@ -109,8 +109,8 @@ def train_recorded(data: Data, device: torch.device, file: Path, epochs: int = E
             state = torch.load(checkpoint, map_location=device, weights_only=True)
             plain.network.load_state_dict(state["network"])
             plain.optimizer.load_state_dict(state["optimizer"])
-            record = state["record"]
-        records.check_data(record["data"], data.facts())
+            record, recorded = state["record"], state["record"]["data"]
+        records.check_data(recorded, data.facts())
     elif file.exists():
         raise UserError(f"{file} exists, and no {checkpoint.name} beside it: choose another file")
     for epoch in range(len(record["epochs"]) + 1, epochs + 1):

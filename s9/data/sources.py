@@ -207,9 +207,9 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
 
     Raises UserError if a channel has the same value everywhere.
     """
-    mean, std = (values.ravel() / 255 for values in cv2.meanStdDev(images.reshape(-1, images.shape[2], 3)))
-    if not std.all():
+    if not np.ptp(images, axis=(0, 1, 2)).all():
         raise UserError("all training images have one colour: use other pictures")
+    mean, std = (values.ravel() / 255 for values in cv2.meanStdDev(images.reshape(-1, images.shape[2], 3)))
     return tuple(mean.tolist()), tuple(std.tolist())
 
 

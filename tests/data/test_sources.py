@@ -33,6 +33,13 @@ def test_real_cifar10_is_whole_with_the_mean_and_deviation_that_the_code_names(c
     assert not train & test
 
 
+@pytest.mark.parametrize("value", [15, 18, 255])
+def test_images_of_one_colour_are_refused_however_many(value):
+    """OpenCV gives the first a deviation just above zero."""
+    with pytest.raises(UserError, match="all training images have one colour"):
+        sources.statistics(np.full((161, 32, 32, 3), value, np.uint8))
+
+
 def test_real_cifar10_shows_what_the_labels_say(cifar10):
     assert cifar10.classes == CLASSES
     assert " ".join(CLASSES) == "airplane automobile bird cat deer dog frog horse ship truck"
