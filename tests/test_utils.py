@@ -295,8 +295,10 @@ def test_bfloat16_is_for_cpus_that_have_instructions_for_it(
     assert hardware.fast_precisions("cpu") == (["bfloat16", "float32"] if bfloat16 else ["float32"])
 
 
-@pytest.mark.parametrize(("name", "epochs", "least"), [("notebook", 12, 85), ("short", 24, 90)])
-def test_a_short_run_reaches_what_is_said_of_it(name, epochs, least):
+@pytest.mark.parametrize(
+    ("name", "epochs", "least"), [("notebook", 12, 85), ("short", 24, 90), ("long", 200, 93)]
+)
+def test_a_run_of_another_length_reaches_what_is_said_of_it(name, epochs, least):
     run = records.read(REPO / "results" / name)
     assert run.settings == replace(PRESETS["best"], epochs=epochs)
     assert run.history[-1].test_accuracy >= least
