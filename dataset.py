@@ -30,7 +30,7 @@ def train_transform(
     shift: the largest shift in each direction, as a fraction of the side, in 0..1. Albumentations truncates
     it to whole pixels: 1/16 of 32 pixels gives -1, 0 or 1, and 0 half the time; 1/8 gives -3 to 3.
 
-    Raises ValueError for values out of these ranges.
+    Raises ValueError for a probability outside of its range and a shift above 1.
     """
     with warnings.catch_warnings():  # Albumentations 2 notes that Affine can do this too.
         warnings.filterwarnings("ignore", message="ShiftScaleRotate is a special case of Affine")

@@ -68,8 +68,8 @@ KINDS = {str: "a name", int: "a whole number", float: "a number", bool: "true or
 MUON = Settings(batch_size=256, learning_rate=0.4, bias_rate=4, muon_rate=0.02, first_size=20)
 PRESETS = {
     "reference": Settings(),
-    "best": replace(MUON, model="best", epochs=72, shift=0.125),
-    "dilated": replace(MUON, model="dilated", epochs=40, augmentation=0.3),
+    "best": replace(MUON, model="best", epochs=240, shift=0.125),
+    "dilated": replace(MUON, model="dilated", epochs=140, shift=0.125),
     "fast": replace(
         MUON,
         model="fast",

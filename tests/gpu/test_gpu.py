@@ -131,6 +131,18 @@ def test_a_run_with_the_graph_is_the_run_without(tmp_path):
     assert facts == [True, False]
 
 
+def test_a_run_repeats_to_the_bit(tmp_path):
+    def make():
+        torch.manual_seed(1)
+        return build("best")
+
+    settings = replace(SETTINGS, muon_rate=0.02, first_size=28, learning_rate=0.01)
+    both = [fit_on_gpu(tmp_path / name, settings, make) for name in ("one", "two")]
+    (network, history), (other, same) = both
+    assert [row[:-1] for row in history] == [row[:-1] for row in same]
+    assert all(torch.equal(*pair) for pair in zip(weights_of(network), weights_of(other), strict=True))
+
+
 def after_batches(monkeypatch, count, action):
     """Has `action` done after so many batches of a run: a graph's own pass runs no Python to do it in."""
     batch_done, seen = ProgressBar.batch_done, []
