@@ -190,7 +190,7 @@ def fit(
 ) -> Trained:
     """Trains the network that the settings name, from its seed, and tests it after every epoch.
 
-    A call repeats to the bit, whatever ran before it in the same process.
+    On a CPU, a call repeats to the bit, whatever ran before it in the same process.
 
     folder: of the run, which must not hold one; None: the first free <runs>/<model>-<dataset>-N.
     resume: continue the run in `folder`, or the last saved one in `runs`, as if it had never stopped.

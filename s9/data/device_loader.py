@@ -21,6 +21,17 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return rows.view(images.shape).permute(0, 3, 1, 2)
 
 
+def _pinned(array: np.ndarray) -> Tensor:
+    """A copy in memory that a CUDA device can read by itself.
+
+    One thread makes it, NumPy's: PyTorch would take all, and wait for those whose cores the workers use.
+    """
+    like = torch.from_numpy(array)
+    pinned = torch.empty_like(like, memory_format=torch.contiguous_format, pin_memory=True)
+    np.copyto(pinned.numpy(), array)
+    return pinned
+
+
 class Loader(DataLoader):
     """Batches of bytes, made by `workers` processes, normalised and resized on the device.
 
@@ -77,13 +88,12 @@ class Loader(DataLoader):
             yield images, labels
 
     def _send(self, arrays: Sequence[np.ndarray]) -> list[Tensor]:
-        tensors = [torch.from_numpy(array) for array in arrays]
         if self.stream is None:
-            return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+            return [torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays]
         # Only from pinned memory, and on another stream than the steps', does a copy not wait for the steps.
         current = torch.cuda.current_stream(self.device)
         with torch.cuda.stream(self.stream):
-            sent = [tensor.pin_memory().to(self.device, non_blocking=True) for tensor in tensors]
+            sent = [_pinned(array).to(self.device, non_blocking=True) for array in arrays]
         current.wait_stream(self.stream)
         for tensor in sent:
             tensor.record_stream(current)  # Its memory is not reused before the current stream is done.

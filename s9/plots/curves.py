@@ -94,7 +94,7 @@ def plot_accuracy(
                 axes.plot(*values, **line | look | {"label": label})
         _label(axes, marks, line["color"], align)
     sizes = [mark.parameters for mark in (*ours, *public)]
-    axes.set_xlim(min(sizes) / 4, max(*sizes, parameter_limit) * 2)
+    axes.set_xlim(min(sizes) / 4, max(*sizes, parameter_limit) * 2.6)
     edges = axes.get_xlim()
     ticks = [count for count in PARAMETER_TICKS if edges[0] < count < edges[1]]
     axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
