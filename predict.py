@@ -54,9 +54,12 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"{parser.prog}: error: {image}", file=sys.stderr, flush=True)
                 continue
             answer = classify(trained, image)
-            predictions.append(as_json(path, answer))
+            rounded = {what: round(share, 6) for what, share in answer.items()}
+            (name, probability), *_ = rounded.items()
+            entry = {"file": str(path), "class": name, "probability": probability, "probabilities": rounded}
+            predictions.append(entry)
             if not options.json:
-                likeliest = [f"{what} {probability:.1%}" for what, probability in list(answer.items())[:3]]
+                likeliest = [f"{what} {share:.1%}" for what, share in list(answer.items())[:3]]
                 print(f"{printable(path)}: {', '.join(likeliest)}", flush=True)
     notes = [str(warning.message) for warning in caught if warning.category is photos.PhotoWarning]
     for note in notes:
@@ -72,7 +75,6 @@ def make_parser() -> CommandParser:
     """The command line."""
     parser = CommandParser(
         prog="predict.py",
-        odd_names=True,
         description="Classify pictures: for each, the likeliest class, its probability, and the next two. "
         "Only the middle square of a picture is used, resized to 32 x 32 pixels. Of a folder, all pictures "
         "are classified, but not those in its subfolders.",
@@ -97,13 +99,6 @@ def classify(trained: Trained, image: np.ndarray) -> dict[str, float]:
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         (row,) = class_probabilities(trained.network, image[None], trained.mean, trained.std).tolist()
     return dict(sorted(zip(trained.classes, row, strict=True), key=lambda pair: -pair[1]))
-
-
-def as_json(path: Path, probabilities: dict[str, float]) -> dict:
-    """An entry of --json: the file, the likeliest class, and the probabilities of all classes."""
-    rounded = {what: round(probability, 6) for what, probability in probabilities.items()}
-    (likeliest, probability), *_ = rounded.items()
-    return {"file": str(path), "class": likeliest, "probability": probability, "probabilities": rounded}
 
 
 if __name__ == "__main__":

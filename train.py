@@ -42,19 +42,12 @@ def main(arguments: list[str] | None = None) -> None:
     except RunError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     except Interrupted as error:
-        again = sys.argv[1:] if arguments is None else arguments
-        parser.exit(error.exit_code, f"\n{parser.prog}: {error}\n{resume_command(again, error.folder)}\n")
+        command = ["python", "train.py", *(sys.argv[1:] if arguments is None else arguments)]
+        command += [] if options.out else ["--out", str(error.folder)]
+        command += [] if options.resume else ["--resume"]
+        parser.exit(error.exit_code, f"\n{parser.prog}: {error}\n{shlex.join(command)}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{parser.prog}: stopped; to continue the run saved last, add --resume\n")
-
-
-def resume_command(arguments: list[str], folder: Path) -> str:
-    """The command that continues the run of these arguments in `folder`."""
-    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    known.add_argument("--out")
-    known.add_argument("--resume", action="store_true")
-    _, rest = known.parse_known_args(arguments)
-    return shlex.join(["python", "train.py", *rest, "--out", str(folder), "--resume"])
 
 
 def make_parser() -> CommandParser:

@@ -3,7 +3,6 @@
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -73,27 +72,14 @@ def printable(text: object) -> str:
 class CommandParser(argparse.ArgumentParser):
     """An ArgumentParser whose `error` prints the one line and leaves the usage to --help.
 
-    odd_names: positional arguments may hold line breaks and control characters, as names of files can.
+    From then on the console escapes what it cannot show.
     """
 
-    def __init__(self, *args: Any, odd_names: bool = False, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.odd_names = odd_names
-
-    def parse_known_args(
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse's, but refuses control characters, and makes the console escape what it cannot show."""
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
-        args = sys.argv[1:] if args is None else list(args)
-        for argument in args:
-            # Bytes that are no text, as names of files may hold, break no line and stay.
-            odd = not argument.encode(errors="ignore").decode().isprintable()
-            if odd and (not self.odd_names or argument.startswith("-")):
-                self.error(f"argument {argument!a} holds a character that cannot be printed: leave it out")
-        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Prints the message, on one line, and exits with code 2."""

@@ -106,9 +106,7 @@ BAD = st.one_of(
     options(TRAIN_BAD),
     TOGETHER,
     unknown(TRAIN_BAD),
-    st.tuples(st.sampled_from(["--model", "--data-dir"]), UNPRINTABLE),
-    # Bytes that are not text are allowed in a folder's name.
-    st.tuples(st.just("--out"), UNPRINTABLE.filter(lambda name: name != "\udcff")),
+    st.tuples(st.sampled_from(["--model", "--dataset"]), UNPRINTABLE),
 )
 
 
