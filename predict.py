@@ -91,7 +91,7 @@ def trained_network(folder: Path, device: str = "auto") -> Trained:
     """The network of a run folder, on the device. Raises UserError if the run or the device is not there."""
     run = records.read(folder)
     network = utils.trained_network(run, None, device).eval()
-    return Trained(run.settings.model, network, *description(run.settings.dataset, run.facts.get("data", {})))
+    return Trained(run.settings.model, network, *description(run.settings.dataset, run.facts["data"]))
 
 
 def classify(trained: Trained, image: np.ndarray) -> dict[str, float]:

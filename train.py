@@ -137,11 +137,10 @@ def train(options: argparse.Namespace) -> None:
 def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.Scores:
     """Tests a run's weights in float32, on the test or validation set of its history; prints the scores."""
     run = records.read(folder)
-    data = load_recorded(run.settings.dataset, run.facts.get("data", {}), data_dir)
+    data = load_recorded(run.settings.dataset, run.facts["data"], data_dir)
     data = data.validation() if run.settings.validation else data
     network = utils.trained_network(run, None, device)
-    with records.reading(folder / records.SETTINGS, "lacks a fact of the run"):
-        recorded, here = run.facts["data"]["fingerprint"], data.fingerprint()
+    recorded, here = run.facts["data"]["fingerprint"], data.fingerprint()
     if here != recorded:
         print(f"These are other data (fingerprint {here}) than the run's ({recorded}): scores may differ")
     _, test_loader = loaders(data, device=next(network.parameters()).device)

@@ -7,15 +7,14 @@ weights.safetensors   the network after the last epoch, float32, and in its meta
 checkpoint*.pt        what a resumed run needs (see s9/engine/checkpoint.py); ignored by git
 """
 
-import csv
-import io
+import itertools
 import json
 import math
 import os
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -91,24 +90,16 @@ def create_run(settings: Settings, folder: Path | None = None, runs: Path = RUNS
     Creating log.txt is one atomic step: of several starts at the same moment, each gets its own folder.
     Raises UserError if `folder` already holds a run, or if nothing can be written there.
     """
-    number = 1
-    while True:
+    for number in itertools.count(1):
         candidate = folder or runs / f"{settings.model}-{settings.dataset}-{number}"
-        try:
-            candidate.mkdir(parents=True, exist_ok=folder is not None)
-            if any(candidate.glob("checkpoint*.pt")) or (candidate / SETTINGS).exists():
-                raise FileExistsError
-            (candidate / LOG).touch(exist_ok=False)
-            return candidate
-        except FileExistsError as error:
-            number += 1
-            if folder:
-                what = "already holds a run" if folder.is_dir() else "is a file"
-                raise UserError(f"{folder} {what}: choose another folder") from error
-        except OSError as error:
-            raise UserError(
-                f"cannot write to {candidate} ({error.strerror}): choose another output folder"
-            ) from error
+        files.ensure_writable(candidate / LOG, LOG)
+        if not any(candidate.glob("checkpoint*.pt")) and not (candidate / SETTINGS).exists():
+            with suppress(FileExistsError):
+                (candidate / LOG).touch(exist_ok=False)
+                break
+        if folder:
+            raise UserError(f"{folder} already holds a run: choose another folder")
+    return candidate
 
 
 def run_to_resume(settings: Settings, folder: Path | None = None, runs: Path = RUNS) -> Path:
@@ -244,12 +235,8 @@ def rounded(row: Epoch) -> Epoch:
 
 def format_history(history: Sequence[Epoch]) -> str:
     """The history as CSV text: a header, then one row an epoch."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Epoch._fields)
-    for row in history:
-        writer.writerow([f"{value:.{digits}f}" for value, digits in zip(row, PLACES, strict=True)])
-    return text.getvalue()
+    rows = [[f"{value:.{digits}f}" for value, digits in zip(row, PLACES, strict=True)] for row in history]
+    return "".join(",".join(row) + "\n" for row in (Epoch._fields, *rows))
 
 
 @contextmanager
@@ -264,16 +251,15 @@ def reading(path: Path, problem: str, advice: str = DAMAGED) -> Iterator[None]:
 def read_history(path: Path) -> list[Epoch]:
     """The rows of a history.csv. Raises UserError if it is missing or not in format_history's format."""
     with reading(path, "is not the history of a run"):
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
+        text = path.read_text(encoding="utf-8")
+        rows = [line.split(",") for line in text.splitlines()[1:]]
         history = [Epoch(int(row[0]), *map(float, row[1:])) for row in rows]
         if not history or [row.epoch for row in history] != list(range(1, len(history) + 1)):
             raise ValueError("its epochs do not count up from 1")
-        if not all(0 <= value < math.inf for row in history for value in row):
-            raise ValueError("it holds a value that is negative or not finite")
-        if max(max(row.train_accuracy, row.test_accuracy) for row in history) > 100:
-            raise ValueError("it holds an accuracy above 100%")
-        if list(csv.reader(io.StringIO(format_history(history)))) != [header, *rows]:
+        accuracies = [accuracy for row in history for accuracy in (row.train_accuracy, row.test_accuracy)]
+        if not all(0 <= value < math.inf for row in history for value in row) or max(accuracies) > 100:
+            raise ValueError("it holds a value that no run has")
+        if format_history(history) != text:
             raise ValueError("its columns or numbers are not in the format of a run")
         return history
 
@@ -282,7 +268,10 @@ def _read_settings(folder: Path) -> tuple[Settings, dict]:
     path = folder / SETTINGS
     with reading(path, "is not the record of a run", "name the folder of one"):
         facts = json.loads(path.read_text(encoding="utf-8"))
-        return from_record(facts.pop("settings")), facts
+        settings, found = from_record(facts.pop("settings")), facts.keys() | facts["data"].keys()
+        if missing := {"fingerprint", "train", "test", *SAME_HARDWARE_AND_CODE} - found:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        return settings, facts
 
 
 def read(folder: Path) -> Run:

@@ -65,13 +65,10 @@ def read_seeds(folder: Path) -> list[Run]:
         _check_whole(run, validation=False)
         records.read_weights(run.folder, utils.new_network(run.settings.model))
     for run in more:
-        if replace(run.settings, seed=first.settings.seed) != first.settings:
-            raise UserError(f"{run.folder} and {folder} must have the same settings but for the seed")
-        if run.folder.name != f"seed-{run.settings.seed}" or run.settings.seed == first.settings.seed:
-            raise UserError(
-                f"{run.folder} holds seed {run.settings.seed}, {folder} seed {first.settings.seed}: "
-                "give each seed once, in the folder of its number"
-            )
+        seed, like_first = run.settings.seed, replace(run.settings, seed=first.settings.seed)
+        if like_first != first.settings or seed == first.settings.seed or run.folder.name != f"seed-{seed}":
+            problem = "must have the same settings but for the seed, which the folder's name tells"
+            raise UserError(f"{run.folder} and {folder} {problem}")
     return runs
 
 
@@ -90,10 +87,6 @@ def _check_whole(run: Run, validation: bool) -> None:
         raise UserError(f"{run.folder} is not a run on CIFAR-10's {name} set: it cannot be shown here")
     if not run.complete:
         raise UserError(f"{run.folder} holds {len(run.history)} of {settings.epochs} epochs: --resume it")
-    with records.reading(run.folder / records.SETTINGS, "lacks a fact of the run"):
-        _row([run])
-        _told([run], versions)
-        f"{run.facts['data']['test']:,}"
 
 
 def read_networks(results: Path) -> dict[str, list[Run]]:

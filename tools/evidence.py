@@ -34,12 +34,11 @@ def disagreements(run: Run) -> list[str]:
     numbers = [int(entry[0]) for entry in logged], [row.epoch for row in run.history]
     if numbers[0] != numbers[1]:
         return [f"{run.folder}: the log has epochs {numbers[0]}, the history {numbers[1]}"]
-    with records.reading(run.folder / records.SETTINGS, "lacks a fact of the run"):
-        return [
-            f"{run.folder}, epoch {row.epoch}: {difference}"
-            for entry, row in zip(logged, run.history, strict=True)
-            for difference in _differences(run, entry, row)
-        ]
+    return [
+        f"{run.folder}, epoch {row.epoch}: {difference}"
+        for entry, row in zip(logged, run.history, strict=True)
+        for difference in _differences(run, entry, row)
+    ]
 
 
 def _differences(run: Run, entry: tuple[str, ...], row: Epoch) -> list[str]:

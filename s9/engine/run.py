@@ -28,7 +28,7 @@ def start_from(folder: Path, network: nn.Module, classes: tuple[str, ...]) -> di
     The classifier stays as it is if that run has other classes. Raises UserError if it is of another network.
     """
     run = records.read(folder)
-    same = description(run.settings.dataset, run.facts.get("data", {}))[0] == classes
+    same = description(run.settings.dataset, run.facts["data"])[0] == classes
     network.load_state_dict(records.read_weights(folder, network, classifier=same), strict=False)
     digest = hashlib.sha256((folder / records.WEIGHTS).read_bytes()).hexdigest()
     return {"folder": str(folder), "sha256": digest, "new_classifier": not same}

@@ -1,7 +1,6 @@
 """Run folders damaged at random: one line that names the file, exit code 2, and every file as it was."""
 
 import contextlib
-import csv
 import dataclasses
 import io
 import json
@@ -12,6 +11,7 @@ import torch
 from fuzzing import WORDS, damaged_json, examples, json_values
 from hypothesis import given
 from hypothesis import strategies as st
+from made_runs import FACTS
 
 import assignment
 import train
@@ -49,16 +49,19 @@ def damaged(path, content):
 
 @st.composite
 def changed_settings(draw):
-    """A record with one setting missing, one too many, or one of a wrong type; ranges: test_settings.py."""
-    given = dataclasses.asdict(Settings(epochs=2))
-    match draw(st.sampled_from(["missing", "extra", "wrong"])):
+    """A record with a fact or setting missing, one too many, or of a wrong type; ranges: test_settings.py."""
+    given, facts = dataclasses.asdict(Settings(epochs=2)), {**FACTS, "data": {**FACTS["data"]}}
+    match draw(st.sampled_from(["fact", "missing", "extra", "wrong"])):
+        case "fact":
+            of = draw(st.sampled_from([facts, facts["data"]]))
+            del of[draw(st.sampled_from(sorted(of)))]
         case "missing":
             del given[draw(st.sampled_from([name for name in FIELDS if not FIELDS[name].metadata["added"]]))]
         case "extra":
             given[draw(WORDS.filter(lambda word: word not in FIELDS))] = draw(json_values())
         case "wrong":
             given[draw(st.sampled_from(list(FIELDS)))] = draw(st.sampled_from([None, [8], {"a": 8}]))
-    return json.dumps({"settings": given}).encode()
+    return json.dumps({"settings": given, **facts}).encode()
 
 
 BAD_SETTINGS = st.one_of(
@@ -81,14 +84,10 @@ NO_CELL = st.one_of(
 )
 
 
-def table(text):
-    return list(csv.reader(io.StringIO(text)))
-
-
 @st.composite
 def broken_histories(draw):
     """Bytes that no run writes: of another shape, or with a value that no run has."""
-    header, *rows = table(records.format_history(draw(HISTORIES)))
+    header, *rows = (line.split(",") for line in records.format_history(draw(HISTORIES)).splitlines())
     row, column = draw(st.integers(0, len(rows) - 1)), draw(st.integers(0, 6))
     match draw(st.sampled_from(["cell", "epoch", "value", "percent", "shape", "header", "order", "empty"])):
         case "cell":

@@ -60,19 +60,15 @@ def test_mean_sample_deviation_and_sampling_error(seeds):
     ("first", "second", "message"),
     [
         ({}, {"seed": 1, "batch_size": 64}, "must have the same settings but for the seed"),
-        ({}, {"seed": 2}, "seed-1 holds seed 2, .* seed 0: give each seed once"),
-        ({"seed": 1}, {"seed": 1}, "seed-1 holds seed 1, .* seed 1: give each seed once"),
+        ({}, {"seed": 2}, "but for the seed, which the folder's name tells"),
+        ({"seed": 1}, {"seed": 1}, "must have the same settings but for the seed"),
         ({}, {"dataset": "digits"}, "seed-1 is not a run on CIFAR-10's test set"),
         ({}, {"validation": True}, "seed-1 is not a run on CIFAR-10's test set"),
         ({}, {"epochs": 4}, r"seed-1 holds 3 of 4 epochs: --resume it"),
         ({}, {"network": build("dilated")}, "holds the weights of DilatedNet, not of S9Net"),
-        ({}, {"facts": {"data": FACTS["data"]}}, "lacks a fact of the run .*'device'"),
-        ({}, {"facts": FACTS | {"versions": "new"}}, "lacks a fact of the run .*no attribute 'items'"),
-        ({}, {"facts": FACTS | {"data": {"test": "many"}}}, "lacks a fact of the run .*with 's'"),
-        ({}, {"facts": FACTS | {"resumed": [{"threads": 2}]}}, "lacks a fact of the run .*'epoch'"),
     ],
 )
-def test_seeds_that_do_not_belong_together_and_damaged_records_are_one_line(first, second, message, tmp_path):
+def test_seeds_that_do_not_belong_together_are_one_line(first, second, message, tmp_path):
     make_run(tmp_path, **first)
     make_run(tmp_path / "seed-1", **second)
     with pytest.raises(UserError, match=message) as error:
