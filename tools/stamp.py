@@ -18,8 +18,8 @@ NAMED = re.compile(
     r"([\w.-]+/[\w.-]+?)(/blob/|\.git|\\?\")"
 )
 """An address that the repository names as its own, with what stands before and after it."""
-PLACES = {"README.md": 3, "docs/usage.md": 1, "S9.ipynb": 2, "hubconf.py": 1}
-"""How many of them a file holds, at least."""
+PLACES = ("README.md", "docs/usage.md", "S9.ipynb", "hubconf.py")
+"""The files that hold some."""
 ADDRESS = re.compile(
     r"(?:(?:https?://|ssh://)(?:[^@/]*@)?github\.com(?::\d+)?/|git@github\.com:)?"
     r"(?P<owner>[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38})/(?P<repo>(?!\.+$)[A-Za-z0-9._-]{1,100}?)(?:\.git)?/?"
@@ -76,18 +76,11 @@ def stamped(root: Path) -> str | None:
 def stamp(root: Path, address: str) -> list[str]:
     """Writes OWNER/REPO into the files in `root` that name it; returns the names of those that change.
 
-    Raises UserError, and changes nothing, for a file that is missing or holds too few addresses.
+    Raises OSError, and changes nothing, if one is missing.
     """
-    try:
-        old = {name: (root / name).read_bytes().decode() for name in PLACES}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the files to stamp ({error}): git restore them") from error
-    new = {}
-    for name, least in PLACES.items():
-        new[name], count = NAMED.subn(rf"\g<1>{address}\g<3>", old[name])
-        if count < least:
-            raise UserError(f"{name} names an address {count} times, not {least}: git restore it")
-    changed = [name for name in new if new[name] != old[name]]
+    old = {name: (root / name).read_bytes().decode() for name in PLACES}
+    new = {name: NAMED.sub(rf"\g<1>{address}\g<3>", text) for name, text in old.items()}
+    changed = [name for name in PLACES if new[name] != old[name]]
     for name in changed:
         (root / name).write_bytes(new[name].encode())
     return changed
