@@ -18,6 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = CommandParser(
         prog="assignment.py", description="Audit the assignment, write its answers, or update the pages."
     )
+    leading = records.leading_run(report.REPO / "results")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (
         ("audit", "measure every requirement; exit with 1 if one is not met"),
@@ -27,9 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("readme", "write the generated parts of the pages"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        command.add_argument(
-            "--run", type=Path, default=report.handed_in(), help="folder of the run (%(default)s)"
-        )
+        command.add_argument("--run", type=Path, default=leading, help="folder of the run (%(default)s)")
         if name == "readme":
             command.add_argument(
                 "--check", action="store_true", help="change nothing; exit with 1 if out of date"
@@ -50,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"ready to push:\n{handin.git_lines()}")
         else:
             claims.read_seeds(run.folder)  # Raises UserError if it is no whole run on CIFAR-10's test set.
-            report.draw_figures(run, load(run.settings.dataset, options.data_dir), report.IMAGES)
+            report.draw_figures(run, load(run.settings.dataset, options.data_dir), report.REPO / "Images")
     except UserError as error:
         parser.error(str(error))
     return 0

@@ -57,8 +57,7 @@ class Sandbox:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("empty", "Images"):
-            (folder / name).mkdir()
+        (folder / "empty").mkdir()
         (folder / "file").write_text("kept", encoding="utf-8")
         (folder / "README.md").write_text("kept too", encoding="utf-8")
         self.run = make_run(folder / "run", accuracies=(86.5, 85.25)).folder
@@ -103,5 +102,5 @@ def opened(folder: Path):
         patch.setattr(torch, "set_flush_denormal", lambda _: True)
         patch.setattr(sources, "digits", functools.cache(sources.digits))
         patch.setattr(report, "files", SimpleNamespace(replace=accepted))
-        patch.setattr(report, "IMAGES", sandbox.folder / "Images")
+        patch.setattr(report, "draw_figures", accepted)
         yield sandbox

@@ -22,17 +22,11 @@ from tools import audit, benchmark, claims, evidence
 from tools.answers import fenced
 
 REPO = Path(__file__).parent.parent
-IMAGES = REPO / "Images"
 COMMAND = "python assignment.py readme"
 LAST_EPOCHS = 2
 """Epochs of the log that README.md shows."""
 PICTURES = "Augmentation receptive_field metrics confusion results gradcam kernels calibration".split()
 """Of a run, in the notebook's order."""
-
-
-def handed_in() -> Path:
-    """The folder of the run that README.md leads with."""
-    return records.leading_run(REPO / "results")
 
 
 def headline(runs: list[Run]) -> str:
@@ -122,10 +116,8 @@ def fill(pages: dict[Path, str], parts: dict[str, str]) -> dict[Path, str]:
     """
     pattern = rf"<!-- (\S+): made by `{COMMAND}` -->\n(?:.*?\n)?<!-- end of \1 -->"
     found = [name for text in pages.values() for name in re.findall(pattern, text, re.DOTALL)]
-    for name in sorted({*found, *parts}):
-        expected, got = int(name in parts), found.count(name)
-        if got != expected:
-            raise UserError(f"the pages must have {expected} pairs of markers {name!r}, got {got}")
+    if sorted(found) != sorted(parts):
+        raise UserError(f"the pages must have one pair of markers for each of {sorted(parts)}, got {found}")
 
     def filled(match: re.Match) -> str:
         return f"<!-- {match[1]}: made by `{COMMAND}` -->\n{parts[match[1]]}\n<!-- end of {match[1]} -->"
@@ -149,14 +141,6 @@ def _with_lines(page: Path, text: str) -> str:
     return re.sub(r"\[`(\w+)`\]\(([\w./]+\.py)#L\d+\)", linked, text)
 
 
-def written_pages(folder: Path) -> dict[Path, str]:
-    """All pages as `readme` writes them, by path; `folder`: the run that README.md leads with."""
-    paths = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
-    pages = fill({path: path.read_text(encoding="utf-8") for path in paths}, readme_parts(folder))
-    runs = [records.read(folder) for folder in evidence.run_folders(REPO) if folder.parent.name != "trials"]
-    return pages | {run.folder / "README.md": run_page(run) for run in runs}
-
-
 def refresh_readme(folder: Path, check: bool = False) -> int:
     """Rewrites the pages that are out of date and prints their names; returns 0.
 
@@ -164,12 +148,15 @@ def refresh_readme(folder: Path, check: bool = False) -> int:
     disagree; otherwise such a run raises UserError before anything is written.
     folder: the run that README.md leads with.
     """
-    runs = [records.read(folder) for folder in evidence.run_folders(REPO)]
+    runs = [records.read(run_folder) for run_folder in evidence.run_folders(REPO)]
     named = [run._replace(folder=run.folder.relative_to(REPO)) for run in runs]
     lines = [line for run in named for line in evidence.disagreements(run)]
     if lines and not check:
         raise UserError(f"{lines[0]}: restore the files as the run wrote them")
-    for path, text in written_pages(folder).items():
+    paths = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+    pages = fill({path: path.read_text(encoding="utf-8") for path in paths}, readme_parts(folder))
+    pages |= {run.folder / "README.md": run_page(run) for run in runs if run.folder.parent.name != "trials"}
+    for path, text in pages.items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         lines.append(f"{path.relative_to(REPO)} {f'is out of date: run {COMMAND}' if check else 'rewritten'}")
@@ -213,8 +200,9 @@ def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
         ours.append(curves.Point(name, count, *claims.accuracy(runs), runs[0].settings.epochs, rules))
     for mark in claims.read_marks(results / "public.csv"):
         name = f"{mark.name}, best epoch" if mark.protocol.startswith("best") else mark.name
-        rules = set(mark.rules) == set(claims.RULES)
-        public.append(curves.Point(name, mark.parameters, mark.accuracy, None, mark.epochs, rules))
+        epochs = int(mark.epochs) if mark.epochs else None
+        rules = all(rule in mark.rules for rule in claims.RULES)
+        public.append(curves.Point(name, int(mark.parameters), float(mark.accuracy), None, epochs, rules))
     draw_run(run, data, folder)
     figure = curves.plot_accuracy(ours, public, audit.PARAMETER_LIMIT, audit.ACCURACY_LIMIT)
     style.save(figure, folder / "accuracy.png")
