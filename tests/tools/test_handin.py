@@ -72,7 +72,7 @@ def test_the_handed_in_run_leads_the_page_and_the_authors_stay(fork, capsys):
 
 def test_outside_colab_a_line_says_how_or_why_not_and_nothing_changes(fork, tmp_path):
     unfinished = records.read(STUDENTS)
-    unfinished = unfinished._replace(settings=replace(unfinished.settings, epochs=24))
+    unfinished = unfinished._replace(settings=replace(unfinished.settings, epochs=99))
     digits = make_run(tmp_path / "digits", dataset="digits")
     fast = make_run(tmp_path / "fast", model="fast")
     for run, words in ((digits, "trained on digits"), (fast, "has 494,368 parameters")):
@@ -80,7 +80,7 @@ def test_outside_colab_a_line_says_how_or_why_not_and_nothing_changes(fork, tmp_
             handin.hand_in(run.folder)
         assert f"This run cannot be handed in: {run.folder}" not in handin.next_steps(run).data
         assert words in handin.next_steps(run).data
-    assert "12 of 24 epochs" in handin.next_steps(unfinished).data
+    assert "of 99 epochs" in handin.next_steps(unfinished).data
     text = handin.next_steps(records.read(fork / "runs" / "best-cifar10-1")).data
     assert f"python assignment.py handin --run {fork / 'runs' / 'best-cifar10-1'}\ngit add" in text
     assert changed(fork) == set()
