@@ -53,7 +53,7 @@ class Epoch(NamedTuple):
 
 
 PLACES = (0, 6, 4, 2, 4, 2, 1)
-"""Decimals of each field of an Epoch that are kept."""
+"""Decimals of each field of an Epoch that history.csv keeps."""
 
 
 class Run(NamedTuple):
@@ -226,11 +226,6 @@ def write(run: Run, network: nn.Module) -> None:
     # entry would be written in random order: the same weights would not be the same bytes.
     metadata = {"network": type(network).__name__}
     files.replace(run.folder / WEIGHTS, safetensors.torch.save(weights, metadata))
-
-
-def rounded(row: Epoch) -> Epoch:
-    """A row with as many decimals as history.csv keeps."""
-    return Epoch(*(round(value, digits or None) for value, digits in zip(row, PLACES, strict=True)))
 
 
 def format_history(history: Sequence[Epoch]) -> str:

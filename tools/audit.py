@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -25,7 +24,6 @@ from s9.analysis.receptive_field import Row, receptive_field
 from s9.data import download
 from s9.data.augment import A  # Albumentations, told not to look for updates
 from s9.data.sources import Data, load_recorded
-from s9.engine.hardware import make_accelerator
 from s9.errors import UserError
 from s9.records import Run
 from tools import evidence
@@ -36,7 +34,7 @@ RECEPTIVE_FIELD_LIMIT = 44
 ACCURACY_LIMIT = 85.0
 HOLE = 16
 WIDTH = 100  # of a printed line; a Colab cell shows about as many characters
-
+NOTEBOOK = Path(__file__).parent.parent / "S9.ipynb"
 
 Operations = Callable[[], list[Operation]]
 """What trace() gives for the network; computed at the first call."""
@@ -51,17 +49,16 @@ class Check(NamedTuple):
 
 
 def audit(
-    network: nn.Module, transform: A.Compose, run: Run, data: Data | None = None, notebook: Path | None = None
+    network: nn.Module, transform: A.Compose, run: Run, data: Data | None = None, notebook: Path = NOTEBOOK
 ) -> list[Check]:
     """One Check for each requirement, in the assignment's order.
 
     network: takes (batch, 3, 32, 32); `run` must hold its weights. transform: takes (32, 32, 3) uint8.
     data: the run's weights are tested on it. None: the accuracy is the recorded one, and the Check says so.
-    notebook: must define no function or class; None: S9.ipynb.
+    notebook: must define no function or class.
 
     Never raises for a network, transform or file that breaks a rule: what cannot be measured is not met.
     """
-    notebook = notebook or Path(__file__).parent.parent / "S9.ipynb"
     operations, rows = cache(lambda: trace(network)), cache(lambda: receptive_field(network))
     measures: tuple[tuple, ...] = (
         ("C1 C2 C3 C4 O, three convolutions a block", _structure, network),
@@ -74,7 +71,7 @@ def audit(
         ("HorizontalFlip", _flip, transform),
         ("ShiftScaleRotate", _shift_scale_rotate, transform),
         (f"CoarseDropout, one {HOLE}x{HOLE} hole of the mean", _coarse_dropout, transform),
-        (f"test accuracy >= {ACCURACY_LIMIT:g}%, last epoch", _accuracy, network, run, data),
+        (f"test accuracy >= {ACCURACY_LIMIT:g}%, last epoch", _accuracy, run, data),
         ("a test after every epoch", _tested, run),
         ("log, history and settings agree", _records, run),
         (f"fewer than {PARAMETER_LIMIT:,} parameters", _parameters, network),
@@ -200,31 +197,29 @@ def _global_average(operations: Operations) -> tuple[str, bool]:
     return ", ".join(found) or "none", bool(found)
 
 
-def _step(transform: A.Compose, kind: type) -> A.BasicTransform:
-    """The one transform of this very class. Raises UserError if there is none, or more, or none is used."""
+def _step(transform: A.Compose, kind: type) -> tuple[A.BasicTransform, A.BasicTransform]:
+    """The one transform of this very class, and a copy of it with p=1.
+
+    Raises UserError if there is none, or more, or none is used.
+    """
     if transform.p == 0:
         raise UserError("the transforms together have p=0")
     steps = [step for step in transform.transforms if type(step) is kind]
     if len(steps) != 1:
         raise UserError(f"{len(steps)} of them")
-    return steps[0]
-
-
-def _always(step: A.BasicTransform) -> A.BasicTransform:
-    """A copy of the transform with p=1."""
-    always = copy.deepcopy(step)
+    always: A.BasicTransform = copy.deepcopy(steps[0])
     always.p = 1.0
-    return always
+    return steps[0], always
 
 
 def _flip(transform: A.Compose) -> tuple[str, bool]:
-    step = _step(transform, A.HorizontalFlip)
+    step, always = _step(transform, A.HorizontalFlip)
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    return f"p={step.p:g}", step.p > 0 and np.array_equal(_always(step)(image=noise)["image"], noise[:, ::-1])
+    return f"p={step.p:g}", step.p > 0 and np.array_equal(always(image=noise)["image"], noise[:, ::-1])
 
 
 def _shift_scale_rotate(transform: A.Compose) -> tuple[str, bool]:
-    step = _step(transform, A.ShiftScaleRotate)
+    step, _ = _step(transform, A.ShiftScaleRotate)
     arguments = step.get_transform_init_args()
     names = ("shift_limit_x", "shift_limit_y", "scale_limit", "rotate_limit")
     shown = " ".join("{0}=({1[0]:.4g}, {1[1]:.4g})".format(name, arguments[name]) for name in names)
@@ -234,16 +229,13 @@ def _shift_scale_rotate(transform: A.Compose) -> tuple[str, bool]:
 
 def _coarse_dropout(transform: A.Compose) -> tuple[str, bool]:
     """Looks at pixels: on an image without the fill's colour, the filled ones must be one 16x16 square."""
-    step = _step(transform, A.CoarseDropout)
-    mean = tuple(round(255 * channel) for channel in dataset.MEAN)
-    always, sizes = _always(step), set()
+    step, always = _step(transform, A.CoarseDropout)
+    mean, sizes = tuple(round(255 * channel) for channel in dataset.MEAN), set()
     for _ in range(50):
         changed = always(image=np.full((32, 32, 3), 255, np.uint8))["image"]
-        hole = (changed == mean).all(2)
-        rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
-        side = (np.ptp(rows) + 1, np.ptp(columns) + 1) if hole.any() else (0, 0)
-        whole = hole.sum() == side[0] * side[1] == (changed != 255).any(2).sum()
-        sizes.add(f"{side[0]}x{side[1]}" if whole else "another shape or colour")
+        rows, columns = np.nonzero((changed != 255).any(2))
+        hole = changed[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        sizes.add("{}x{}".format(*hole.shape) if (hole == mean).all() else "another shape or colour")
     kinds = [type(other) for other in transform.transforms]
     bytes_still = A.Normalize not in kinds[: kinds.index(A.CoarseDropout)]
     met = sizes == {f"{HOLE}x{HOLE}"} and step.fill_mask is None and step.p > 0 and bytes_still
@@ -251,7 +243,7 @@ def _coarse_dropout(transform: A.Compose) -> tuple[str, bool]:
     return f"p={step.p:g} fill={mean} fill_mask={step.fill_mask} hole {found}", met
 
 
-def _accuracy(network: nn.Module, run: Run, data: Data | None) -> tuple[str, bool]:
+def _accuracy(run: Run, data: Data | None) -> tuple[str, bool]:
     last, settings = run.history[-1], run.settings
     counts = settings.dataset == "cifar10" and not settings.validation
     where = f"on {settings.dataset}'s {'validation' if settings.validation else 'test'} set"
@@ -260,11 +252,9 @@ def _accuracy(network: nn.Module, run: Run, data: Data | None) -> tuple[str, boo
         met = counts and last.test_accuracy >= ACCURACY_LIMIT
         return f"{recorded} {where}: as recorded, not measured", met
     data = data.validation() if settings.validation else data
-    trained = copy.deepcopy(network)
-    records.load_weights(run.folder, trained)
-    trained.to(make_accelerator("auto", "float32").device, memory_format=torch.channels_last)
-    _, loader = dataset.loaders(data, device=next(trained.parameters()).device)
-    logits, labels = utils.predict(trained, loader)
+    network = utils.trained_network(run, None)
+    _, loader = dataset.loaders(data, device=next(network.parameters()).device)
+    logits, labels = utils.predict(network, loader)
     correct = (logits.argmax(1) == labels).numpy()
     accuracy, loss = 100 * float(correct.mean()), F.cross_entropy(logits, labels).item()
     # Rounding on another machine may change an image or two. Other copies of CIFAR-10 differ in some images.

@@ -94,7 +94,8 @@ class RunState:
     def end_epoch(self, row: Epoch, lines: tuple[str, str]) -> None:
         """Adds a finished epoch, its row and its two log lines, to the records."""
         log = f"{self.run.log}Epoch {row.epoch}\n{lines[0]}\n{lines[1]}\n\n"
-        self.run = self.run._replace(history=[*self.run.history, records.rounded(row)], log=log)
+        rounded = Epoch(*map(round, row, records.PLACES))
+        self.run = self.run._replace(history=[*self.run.history, rounded], log=log)
         self.progress = Progress()
 
     def save(self) -> None:

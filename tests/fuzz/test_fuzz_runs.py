@@ -75,7 +75,10 @@ HIGHEST = {"learning_rate": 100, "train_loss": 1e6, "train_accuracy": 100, "test
 HIGHEST |= {"test_accuracy": 100, "seconds": 1e6}
 ROWS = st.fixed_dictionaries({name: st.floats(0, high) for name, high in HIGHEST.items()})
 HISTORIES = st.lists(ROWS, min_size=1, max_size=6).map(
-    lambda rows: [records.rounded(records.Epoch(number, **row)) for number, row in enumerate(rows, 1)]
+    lambda rows: [
+        records.Epoch(*map(round, records.Epoch(number, **row), records.PLACES))
+        for number, row in enumerate(rows, 1)
+    ]
 )
 NO_CELL = st.one_of(
     WORDS.filter(lambda word: not word.isdecimal() and not set(word) & set('",')),
