@@ -3,25 +3,33 @@
 import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from s9.errors import UserError
 
 BATCH = 2  # images in a recorded batch
-# Operations as torch.ops.aten names them. The statistics of norms do not count for the receptive field.
-NORMS = frozenset(("native_batch_norm", "native_group_norm", "native_layer_norm"))
-# What keeps positions apart, besides the operations that torch tags as pointwise.
-POINTWISE = NORMS | set(
-    "_prelu_kernel hardshrink hardswish hardtanh log_sigmoid_forward softplus softshrink".split()
+# What keeps positions apart, besides the operations that torch tags as pointwise; named as in torch.ops.aten.
+# The statistics of norms do not count for the receptive field.
+POINTWISE = frozenset(
+    """native_batch_norm native_group_norm native_layer_norm _prelu_kernel hardshrink hardswish hardtanh
+    log_sigmoid_forward softplus softshrink""".split()
 )
-LAYOUT = ("clone", "_to_copy", "as_strided")  # depend on a tensor's strides and type; not recorded
+LAYOUT = ("clone", "_to_copy")  # depend on a tensor's strides and type; not recorded
+
+
+class Window(NamedTuple):
+    """What an operation slides over a map, along one axis."""
+
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
 
 
 @dataclass
@@ -30,121 +38,113 @@ class Operation:
 
     name: str  # as in torch.ops.aten, without the overload and the underscore of an in-place operation
     layer: str  # dotted name of the torch.nn module that runs it; empty outside of one
-    sources: list[int]  # numbers of the operations that wrote to the memory of its arguments
-    before: list[torch.Size]  # shapes of its tensor arguments
+    arguments: list[
+        list[int]
+    ]  # of each tensor argument, the numbers of the operations that wrote to its memory
+    before: list[torch.Size]  # shapes of the tensor arguments
     after: torch.Size  # shape of its first result
-    kernel: tuple[int, ...] = ()  # sides of the window that it slides; empty if it slides none
+    windows: tuple[Window, ...] = ()  # over height and width; empty if it slides none
     pointwise: bool = False
     used: bool = False  # whether the network's output depends on it
 
+    @property
+    def sources(self) -> set[int]:
+        """Numbers of the operations that it depends on."""
+        return set().union(*self.arguments)
 
-class Recorder(TorchDispatchMode):
+
+class _Recorder(TorchDispatchMode):
     """Records each operation whose arguments depend on the images.
 
     Dependence follows memory: what reads a storage depends on all operations that wrote to it, through views,
     aliases and in-place operations.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, images: Tensor) -> None:
         super().__init__()
-        self.operations: list[Operation] = []
-        self._layers: list[str] = []
+        self.operations = [Operation("images", "", [], [], images.shape)]
+        self.layers: list[str] = []
         # The weak reference keeps the storage's address from being reused, not its memory.
-        self._writers: dict[StorageWeakRef, list[int]] = {}
+        self.writers = {StorageWeakRef(images.untyped_storage()): [0]}
 
-    def record(self, network: nn.Module, images: Tensor) -> list[Tensor]:
-        """Runs the network, which gets hooks; returns the tensors of its output, in order."""
-        for name, module in network.named_modules():
-            if name and type(module).__module__.startswith("torch.nn.") and type(module) is not nn.Sequential:
-                module.register_forward_pre_hook(partial(self._enter, name))
-                module.register_forward_hook(self._leave)
-        self.operations.append(Operation("images", "", [], [], images.shape))
-        self._writers[StorageWeakRef(images.untyped_storage())] = [0]
-        with torch.no_grad(), _Plain(), self:
-            results = tensors_in(network(images))
-        shapes = [result.shape for result in results]
-        output = Operation("output", "", self.writers(*results), shapes, torch.Size(), used=True)
-        self.operations.append(output)
-        for operation in reversed(self.operations):
-            for number in operation.sources if operation.used else ():
-                self.operations[number].used = True
-        return results
+    def enter(self, name: str, *_: Any) -> None:
+        """A hook: the layer begins."""
+        self.layers.append(name)
 
-    def _enter(self, name: str, *_: Any) -> None:
-        self._layers.append(name)
+    def leave(self, *_: Any) -> None:
+        """A hook: it ends."""
+        self.layers.pop()
 
-    def _leave(self, *_: Any) -> None:
-        self._layers.pop()
-
-    def writers(self, *tensors: Tensor) -> list[int]:
-        """Numbers of the operations that wrote to the tensors' memory; none if they depend on no image."""
-        storages = [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]
-        return sorted({number for storage in storages for number in self._writers.get(storage, ())})
+    def writers_of(self, tensors: list[Tensor]) -> list[list[int]]:
+        """Of each tensor, the numbers of the operations that wrote to its memory; none without the images."""
+        return [list(self.writers.get(StorageWeakRef(tensor.untyped_storage()), ())) for tensor in tensors]
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs, schema = kwargs or {}, function._schema
-        given = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
+        result = function(*args, **(kwargs or {}))
+        schema = function._schema
+        given = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | (
+            kwargs or {}
+        )
         name = schema.name.removeprefix("aten::").removesuffix("_" if schema.is_mutable else "")
         name = name.removeprefix("_unsafe_")
-        tensors = tensors_in(given)
-        sources = self.writers(*tensors)
-        if not sources or name.startswith("new_") or name.endswith("_like"):  # These read the shape alone.
-            return function(*args, **kwargs)
+        tensors, results = _tensors_in(given), _tensors_in(result)
+        sources = self.writers_of(tensors)
+        if (
+            not any(sources) or name.startswith("new_") or name.endswith("_like")
+        ):  # These read the shape alone.
+            return result
         if name in LAYOUT:
-            result = function(*args, **kwargs)
-            self._writers[StorageWeakRef(result.untyped_storage())] = sources
+            (self.writers[StorageWeakRef(result.untyped_storage())],) = sources
             return result
         if name == "nonzero" or torch.Tag.data_dependent_output in function.tags:
             raise UserError("the network's layers must not depend on the values of an image")
-        operation = Operation(
-            name,
-            self._layers[-1] if self._layers else "",
-            sources,
-            [tensor.shape for tensor in tensors],
-            torch.Size(),
-            _kernel(name, given),
-            name in POINTWISE or torch.Tag.pointwise in function.tags,
-        )
-        result = self.run(operation, function, given)
-        results = tensors_in(result)
-        operation.after = results[0].shape if results else torch.Size()
         for tensor in results:
-            writers = self._writers.setdefault(StorageWeakRef(tensor.untyped_storage()), [])
+            writers = self.writers.setdefault(StorageWeakRef(tensor.untyped_storage()), [])
             if schema.is_mutable or not writers:
                 writers.append(len(self.operations))
-        self.operations.append(operation)
+        self.operations.append(
+            Operation(
+                name,
+                self.layers[-1] if self.layers else "",
+                sources,
+                [tensor.shape for tensor in tensors],
+                results[0].shape if results else torch.Size(),
+                _windows(name, given),
+                name in POINTWISE or torch.Tag.pointwise in function.tags or _moves_channels(name, given),
+            )
+        )
         return result
 
-    def run(self, operation: Operation, function: Any, given: dict[str, Any]) -> Any:
-        """The result of the ATen function for the arguments `given`, by name."""
-        return function(**given)
 
-
-class _Plain(TorchFunctionMode):
-    """Makes a reshape or a linear layer run the same operations whatever the strides of its argument."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if function in (Tensor.reshape, torch.reshape) and not kwargs:
-            return args[0].contiguous().view(*args[1:])
-        if function is torch.nn.functional.linear:
-            args = (args[0].contiguous(), *args[1:])
-        return function(*args, **(kwargs or {}))
-
-
-def tensors_in(tree: Any) -> list[Tensor]:
+def _tensors_in(tree: Any) -> list[Tensor]:
     """The tensors in nested lists, tuples and dictionaries, in order."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _kernel(name: str, given: dict[str, Any]) -> tuple[int, ...]:
-    if name == "convolution":
-        return tuple(given["weight"].shape[2:])
-    kernel = given.get("kernel_size", ()) if "pool" in name else ()
-    return tuple(kernel) * (given["self"].ndim - 2) if len(kernel) == 1 else tuple(kernel)
+def _moves_channels(name: str, given: dict[str, Any]) -> bool:
+    """Whether it moves the channels behind the positions, as a norm over them needs, or back."""
+    return name == "permute" and given["dims"] in ([0, 2, 3, 1], [0, 3, 1, 2])
+
+
+def _windows(name: str, given: dict[str, Any]) -> tuple[Window, ...]:
+    if name == "convolution" and not given["transposed"]:
+        sizes = given["weight"].shape[2:], given["stride"], given["padding"], given["dilation"]
+    elif name in ("avg_pool2d", "max_pool2d_with_indices"):
+        kernel = given["kernel_size"]
+        sizes = (
+            kernel,
+            given.get("stride") or kernel,
+            given.get("padding", (0, 0)),
+            given.get("dilation", (1, 1)),
+        )
+    elif name == "constant_pad_nd":
+        left, top = (*given["pad"][::2], 0)[:2]
+        sizes = (1, 1), (1, 1), (top, left), (1, 1)
+    else:
+        return ()
+    return tuple(Window(*sides) for sides in zip(*sizes, strict=True))
 
 
 def trace(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> list[Operation]:
@@ -155,9 +155,20 @@ def trace(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) ->
     Raises UserError if the network cannot be copied, does not take a batch of that size, or decides by the
     values of the images what it runs.
     """
-    recorder = Recorder()
-    recorder.record(copy_to_try(network, input_size), torch.zeros(BATCH, *input_size))
-    return recorder.operations
+    tried, images = copy_to_try(network, input_size), torch.zeros(BATCH, *input_size)
+    recorder = _Recorder(images)
+    for name, module in tried.named_modules():
+        if name and type(module).__module__.startswith("torch.nn.") and type(module) is not nn.Sequential:
+            module.register_forward_pre_hook(partial(recorder.enter, name))
+            module.register_forward_hook(recorder.leave)
+    with torch.no_grad(), recorder:
+        results = _tensors_in(tried(images))
+    shapes, operations = [result.shape for result in results], recorder.operations
+    operations.append(Operation("output", "", recorder.writers_of(results), shapes, torch.Size(), used=True))
+    for operation in reversed(operations):
+        for number in operation.sources if operation.used else ():
+            operations[number].used = True
+    return operations
 
 
 def copy_to_try(network: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:

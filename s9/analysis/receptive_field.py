@@ -1,25 +1,32 @@
 """How far each layer of a convolutional network sees.
 
-On layers alone this is Dumoulin & Visin, 2016, https://arxiv.org/abs/1603.07285, and Araujo et al., 2019,
-https://distill.pub/2019/computing-receptive-fields: behind a window of kernel k, stride s and dilation d
+By the arithmetic of Dumoulin & Visin, 2016, https://arxiv.org/abs/1603.07285, and Araujo et al., 2019,
+https://distill.pub/2019/computing-receptive-fields, on the operations that the network runs: behind a window
+of kernel k, stride s, padding p and dilation d
 
-    r_out = r_in + d * (k - 1) * j_in,    j_out = j_in * s
+    r_out = r_in + d * (k - 1) * j_in,    j_out = j_in * s,    first_out = first_in - p * j_in
+
+where the position at the upper left sees r pixels from the pixel `first` on, and its neighbour those from
+`first + j` on. Where maps meet, a position sees from the first to the last pixel of all of them.
 """
 
 from collections import Counter
-from fractions import Fraction
 from typing import NamedTuple
 
 from torch import nn
 
-from s9.analysis.graph import Operation, copy_to_try, one_line, trace
-from s9.analysis.reach import Clipped, Reach, Step, Unknown, View
+from s9.analysis.graph import BATCH, Operation, trace
 from s9.errors import UserError
 
-Measured = tuple[dict[int, Step], View | None]  # what Reach.measure returns
-Size = int | float | tuple[int | float, int | float]
-ENLARGED = 192  # pixels that an image grows by: a multiple of usual strides, so that maps keep remainders
-TIMES = (1, 2, 4, 8, 16, 32)
+Size = int | tuple[int, int]
+REDUCTIONS = frozenset("mean sum amax amin max min prod var std logsumexp linalg_vector_norm".split())
+CHANNELS = frozenset("split split_with_sizes slice select".split())
+"""Operations that choose channels."""
+KEEP = REDUCTIONS | CHANNELS | {"cat", "view", "alias", "detach"}
+"""Operations, besides pointwise ones, that keep positions apart where the result has as many."""
+END = REDUCTIONS | {"view", "squeeze", "avg_pool2d"}
+"""Operations that make a vector of a map where the result has a single position."""
+ADAPTIVE = ("_adaptive_avg_pool2d", "adaptive_max_pool2d")
 
 
 class Row(NamedTuple):
@@ -28,64 +35,54 @@ class Row(NamedTuple):
     layer: str  # the module's dotted name in the network, or the name of the operation, numbered
     r_in: Size  # receptive field of a position of the layer's input
     n_in: Size  # side of the layer's input
-    j_in: Size  # input pixels between two neighbouring positions of it; a fraction behind up-sampling
+    j_in: Size  # input pixels between two neighbouring positions of it
     s: Size  # stride
     r_out: Size
     n_out: Size
     j_out: Size
 
 
+class View(NamedTuple):
+    """What the positions of a map see along one axis, if the image has no border."""
+
+    r: int  # pixels from the first to the last that a position sees
+    n: int  # positions
+    j: int  # pixels between two neighbouring positions
+    first: int  # pixel that the first position sees first; below 0 in the padding
+    mixed: bool  # whether some channels see less
+
+
+class Step(NamedTuple):
+    """A window over a map, or a meeting of maps, along one axis."""
+
+    before: View
+    after: View
+    counts: bool  # False if each of the maps that meet sees as much as their sum
+
+
+class Unknown(Exception):
+    """What a network's positions see is not known; the text says why."""
+
+
 def receptive_field(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> list[Row]:
     """A row a layer, in the order of execution; the last row's `r_out` is the network's receptive field.
 
-    network: any module that takes one image batch and runs the same operations for any image; left as it was.
+    network: any module that takes one image batch; left as it was.
     input_size: (channels, height, width) of an image.
 
     A network that ends in several branches gets a last row "output": the widest of them. A position of a map
     sees from the first to the last pixel that any of its channels sees. By the convention of Araujo et al.,
     what looks at the whole map at once is left out: global pooling and all behind it, flattening for a linear
-    layer, the gates of squeeze-and-excitation, the statistics of normalisation; and pooling to a fixed grid,
-    if no window wider than one position slides behind it.
+    layer, the gates of squeeze-and-excitation, the statistics of normalisation, and pooling to a fixed grid.
 
-    Raises UserError if the network does not take images of that size or somewhat larger ones, if what it does
-    depends on their values, or if it holds an operation whose effect on positions is not known here.
+    Raises UserError if the network does not take images of that size, if what it does depends on their
+    values, or if it holds an operation whose effect on positions is not known here, such as up-sampling.
     """
     plan = trace(network, input_size)
     try:
-        return _table(plan, *(_measured(network, plan, axis) for axis in (2, 3)))
+        (steps, end), (steps_across, end_across) = (_follow(plan, axis) for axis in (0, 1))
     except Unknown as error:
         raise UserError(f"receptive_field cannot measure {type(network).__name__}: {error}") from error
-
-
-def _measured(network: nn.Module, plan: list[Operation], axis: int) -> Measured:
-    """What Reach.measure finds along an axis, read where the border of the image cuts nothing off.
-
-    The image is enlarged until two sizes give the same.
-    """
-    for times in TIMES:
-        try:
-            found, again = (
-                Reach(plan, axis, ENLARGED * more).measure(copy_to_try(network, plan[0].after[1:]))
-                for more in (times, times + 1)
-            )
-        except Clipped:
-            continue
-        except Unknown:
-            raise
-        except Exception as error:
-            raise Unknown(f"it does not take a larger image: {one_line(error)}") from error
-        if found == again:
-            return found
-        break
-    raise Unknown("what it sees depends on the size of the image")
-
-
-def _table(plan: list[Operation], down: Measured, across: Measured) -> list[Row]:
-    (steps, end), (steps_across, end_across) = down, across
-    if steps.keys() != steps_across.keys():
-        raise Unknown("it has a map along one axis alone")
-    if not (end and end_across):
-        raise Unknown("its output depends on no pixel")
     table, counts = [], Counter()
     for number, step in steps.items():
         name = plan[number].layer
@@ -101,12 +98,76 @@ def _table(plan: list[Operation], down: Measured, across: Measured) -> list[Row]
     return table
 
 
+def _follow(plan: list[Operation], axis: int) -> tuple[dict[int, Step], View]:
+    """The steps along an axis, by their number in the plan, and the widest map that the output sees."""
+    maps = {0: View(1, plan[0].after[2 + axis], 1, 0, False)}
+    summaries: dict[int, View] = {}  # by operation whose result is no map: the widest map behind it
+    steps = {}
+    for number, operation in enumerate(plan[1:], 1):
+        views, behind = [], []
+        for shape, sources in zip(operation.before, operation.arguments, strict=True):
+            seen = [maps[source] for source in sources if source in maps]
+            if seen and len(shape) == 4:
+                views.append(_meet(seen))
+            else:
+                behind += seen + [summaries[source] for source in sources if source in summaries]
+        if operation.name == "output":
+            break
+        if not views:
+            if any(window.kernel > 1 for window in operation.windows):
+                raise Unknown("a window slides over positions made anew from a vector")
+            summaries[number] = max(behind)
+        elif _ends(operation):
+            summaries[number] = max(views + behind)
+        else:
+            maps[number] = after = _result(operation, views, axis)
+            window = operation.windows and operation.name != "constant_pad_nd"
+            if operation.used and (window or len(views) > 1):
+                unlike = {view[:3] for view in views} != {after[:3]}
+                steps[number] = Step(max(views), after, bool(window) or unlike)
+    if not views + behind:
+        raise Unknown("its output depends on no pixel")
+    return steps, max(views + behind)
+
+
+def _meet(views: list[View]) -> View:
+    """What all channels of some maps together see."""
+    if len({(view.n, view.j) for view in views}) > 1:
+        raise Unknown("maps of different sizes meet")
+    first, last = min(view.first for view in views), max(view.first + view.r for view in views)
+    mixed = len(set(views)) > 1 or views[0].mixed
+    return views[0]._replace(r=last - first, first=first, mixed=mixed)
+
+
+def _ends(operation: Operation) -> bool:
+    """Whether an operation on a map looks at the whole of it at once."""
+    if operation.name in ADAPTIVE:
+        return True
+    whole = tuple(window.kernel for window in operation.windows) in ((), operation.before[0][2:])
+    vector = operation.after[:1] in ((), (BATCH,)) and operation.after[2:].numel() == 1
+    return operation.name in END and whole and vector
+
+
+def _result(operation: Operation, views: list[View], axis: int) -> View:
+    """What the positions see after an operation that slides over a map or keeps its positions apart."""
+    view, before, after = _meet(views), operation.before[0], operation.after
+    if operation.pointwise:
+        return view._replace(mixed=any(view.mixed for view in views))
+    keeps = operation.name in KEEP and len(after) == 4 and after[2 + axis] == view.n
+    chosen = operation.name in CHANNELS and view.mixed
+    if chosen or not (operation.windows or keeps) or before[2 + axis] != view.n:
+        raise Unknown(f"what {operation.layer or operation.name} does to positions is not known")
+    if not operation.windows:
+        return view
+    k, s, p, d = operation.windows[axis]
+    dense = operation.name == "convolution" and before[1] == operation.before[1][1]
+    r, first = view.r + d * (k - 1) * view.j, view.first - p * view.j
+    return View(r, after[2 + axis], view.j * s, first, view.mixed and not dense)
+
+
 def _row(name: str, down: Step, across: Step) -> Row:
-    before, after = (map(_size, *views) for views in zip(down[:2], across[:2], strict=True))
-    stride = _size(down.after.j / down.before.j, across.after.j / across.before.j)
-    return Row._make([name, *before, stride, *after])
-
-
-def _size(height: int | Fraction, width: int | Fraction) -> Size:
-    height, width = (int(side) if side == int(side) else float(side) for side in (height, width))
-    return height if height == width else (height, width)
+    strides = down.after.j // down.before.j, across.after.j // across.before.j
+    before = zip(down.before[:3], across.before[:3], strict=True)
+    after = zip(down.after[:3], across.after[:3], strict=True)
+    pairs = [*before, strides, *after]
+    return Row._make([name, *(height if height == width else (height, width) for height, width in pairs)])
