@@ -30,9 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument("--run", type=Path, default=leading, help="folder of the run (%(default)s)")
         if name == "readme":
-            command.add_argument(
-                "--check", action="store_true", help="change nothing; exit with 1 if out of date"
-            )
+            command.add_argument("--check", action="store_true", help="change nothing; exit 1 if out of date")
         if name in ("audit", "figures", "handin"):
             command.add_argument("--data-dir", metavar="DIR", help="folder that holds CIFAR-10")
     options = parser.parse_args(arguments)

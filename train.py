@@ -62,18 +62,12 @@ def make_parser() -> CommandParser:
     what.add_argument("--preset", help=recipes)
     what.add_argument("--model", help=f"network: one of {', '.join(NETWORKS)}; default: the preset's")
     what.add_argument("--init", type=Path, metavar="RUN", help="start from this run's weights (fine-tuning)")
-    what.add_argument(
-        "--dataset",
-        default="auto",
-        help=f"one of {', '.join(DATASETS)}, or a folder of pictures (train/CLASS/ and test/CLASS/, or only "
-        "CLASS/); auto (default) uses cifar10 if it is available, else digits",
+    sets = (
+        f"one of {', '.join(DATASETS)}, or a folder of pictures; default: cifar10 if available, else digits"
     )
-    what.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="folder with CIFAR-10 (cifar-10-batches-py or two parquet files; default: the environment "
-        "variable CIFAR10_DIR, else it is downloaded once) or CIFAR-100 (cifar-100-python)",
-    )
+    what.add_argument("--dataset", default="auto", help=sets)
+    place = "folder with CIFAR-10 or CIFAR-100; default: CIFAR10_DIR, else CIFAR-10 is downloaded once"
+    what.add_argument("--data-dir", metavar="DIR", help=place)
     how = parser.add_argument_group("settings, in place of the recipe's")
     for setting in fields(Settings):
         if setting.name not in ("model", "dataset"):

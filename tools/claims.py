@@ -12,10 +12,12 @@ import csv
 import functools
 import hashlib
 import math
+import operator
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,13 +137,10 @@ def _told(runs: Sequence[Run], tell: Callable[[dict], str]) -> str:
     """`tell` of the runs' facts, equal texts once; a run resumed elsewhere (records.continued) has parts."""
     texts = []
     for run in runs:
-        facts = run.facts
-        text = said = tell(facts)
-        for part in facts.get("resumed", []):
-            facts = facts | part
-            if tell(facts) != said:
-                said = tell(facts)
-                text += f" (from epoch {part['epoch']} on: {said})"
+        text, parts = tell(run.facts), [run.facts, *run.facts.get("resumed", [])]
+        for before, now in pairwise(accumulate(parts, operator.or_)):
+            if tell(now) != tell(before):
+                text += f" (from epoch {now['epoch']} on: {tell(now)})"
         texts.append(text)
     return "; ".join(dict.fromkeys(texts))
 
@@ -156,9 +155,8 @@ def versions(facts: dict) -> str:
 
 def command_line(run: Run) -> str:
     """The command that repeats a run; on a CPU, bit for bit with the same number of threads only."""
-    settings = asdict(run.settings)
-    models = {preset.model: name for name, preset in reversed(PRESETS.items())}
-    name = models.get(settings["model"], settings["model"])  # A network of an older commit: its preset there.
+    settings, name = asdict(run.settings), run.settings.model
+    # A network of an older commit had a preset there.
     preset = asdict(PRESETS[name]) if name in PRESETS else settings | {"validation": False}
     always = ("dataset", "epochs", "seed")
     changed = [key for key, value in settings.items() if value != preset[key] and key not in always]

@@ -4,9 +4,9 @@ python -m tools.export_onnx --run results/reference --out s9.onnx
 
 Input: `images`, float32 (batch, 3, 32, 32), normalised with the mean and std in the metadata.
 Output: `logits`, float32 (batch, classes), in the order of the classes in the metadata.
+Needs three more packages, in requirements-dev.txt, which are imported where they are used.
 """
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -16,9 +16,6 @@ from torch import nn
 from predict import Trained, trained_network
 from s9 import files
 from s9.errors import CommandParser, UserError
-
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-"""Only this command needs them: they are in requirements-dev.txt and imported where they are used."""
 
 TOLERANCE = 1e-4
 """The largest difference between two logits that passes; sums in another order differ by far less."""
@@ -36,14 +33,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=out, metavar="FILE", help="file to write (%(default)s)")
     options = parser.parse_args(arguments)
     try:
-        if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-            raise UserError(f"the export needs {', '.join(missing)}: pip install {' '.join(missing)}")
         trained = trained_network(options.run, "cpu")
         files.ensure_writable(options.out, "s9.onnx")
         content = to_onnx(trained)
+        difference = largest_difference(content, trained.network)
     except UserError as error:
         parser.error(str(error))
-    difference = largest_difference(content, trained.network)
+    except ImportError as error:
+        parser.error(f"the export needs {error.name}: pip install onnx onnxruntime onnxscript")
     print(f"largest difference between two logits: {difference:.1e}", flush=True)
     if not difference <= TOLERANCE:
         parser.exit(1, f"{parser.prog}: error: that is above {TOLERANCE:g}: nothing written\n")

@@ -17,7 +17,6 @@ from torch import nn
 import utils
 from s9 import colab, files, records
 from s9.data.sources import Data, load
-from s9.errors import UserError
 from s9.records import Run
 from tools import answers, claims, report, stamp
 
@@ -125,10 +124,7 @@ def git_lines() -> str:
 def pack(root: Path, archive: Path) -> None:
     """Writes the files of a git repository that are new or differ from its last commit to a zip archive."""
     command = ["git", "ls-files", "--modified", "--others", "--exclude-standard", "-z", *CHANGED]
-    try:
-        listed = subprocess.run(command, cwd=root, capture_output=True, check=True, encoding="utf-8").stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f"git cannot list the files that changed in {root} ({error})") from error
+    listed = subprocess.check_output(command, cwd=root, encoding="utf-8")
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for name in filter(None, listed.split("\0")):
             if (root / name).exists():

@@ -121,9 +121,8 @@ def test_a_mistake_is_one_line(refused, folder, tmp_path, arguments, message):
 
 
 def test_without_its_packages_the_command_tells_how_to_get_them(refused, monkeypatch):
-    for name in ("onnx", "onnxscript"):
-        monkeypatch.setitem(sys.modules, name, None)
-    message = "the export needs onnx, onnxscript: pip install onnx onnxscript"
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    message = "the export needs onnx: pip install onnx onnxruntime onnxscript"
     assert refused(export_onnx) == f"python -m tools.export_onnx: error: {message}\n"
 
 
