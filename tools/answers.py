@@ -70,11 +70,8 @@ def fenced(text: str, language: str = "") -> str:
 
 
 def readme_link(folder: Path = REPO) -> str:
-    """The web address of README.md on GitHub: that of the git remote `origin`, else the stamped one."""
+    """The web address of README.md on GitHub, by the git remote `origin`."""
     try:
-        address = stamp.own_address(folder)
+        return f"https://github.com/{stamp.own_address(folder)}/blob/HEAD/README.md"
     except UserError:
-        address = stamp.stamped(folder)
-    if address:
-        return f"https://github.com/{address}/blob/HEAD/README.md"
-    return "This copy has no web address yet: push it to GitHub, clone it from there, and ask again."
+        return "This copy has no web address yet: push it to GitHub, clone it from there, and ask again."

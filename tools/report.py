@@ -131,12 +131,12 @@ def fill(pages: dict[Path, str], parts: dict[str, str]) -> dict[Path, str]:
 def _with_lines(page: Path, text: str) -> str:
     def linked(match: re.Match) -> str:
         name, target = match.groups()
-        definition = re.compile(rf"(def|class) {name}\b|{name}\b.* = ")
-        lines = (page.parent / target).read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, 1):
-            if definition.match(line):
-                return f"[`{name}`]({target}#L{number})"
-        raise UserError(f"{page.name}: {target} does not define {name}; change the link")
+        code = (page.parent / target).read_text(encoding="utf-8")
+        definition = re.search(rf"^(def|class) {name}\b|^{name}\b.* = ", code, re.MULTILINE)
+        if definition is None:
+            raise UserError(f"{page.name}: {target} does not define {name}; change the link")
+        line = code.count("\n", 0, definition.start()) + 1
+        return f"[`{name}`]({target}#L{line})"
 
     return re.sub(r"\[`(\w+)`\]\(([\w./]+\.py)#L\d+\)", linked, text)
 

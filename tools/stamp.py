@@ -65,14 +65,6 @@ def own_address(folder: Path) -> str:
         ) from None
 
 
-def stamped(root: Path) -> str | None:
-    """OWNER/REPO that README.md names; None if it is missing or not stamped yet."""
-    try:
-        return parse(NAMED.search((root / "README.md").read_text(encoding="utf-8"))[2])
-    except (OSError, TypeError, UserError):
-        return None
-
-
 def stamp(root: Path, address: str) -> list[str]:
     """Writes OWNER/REPO into the files in `root` that name it; returns the names of those that change.
 

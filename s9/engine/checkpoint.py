@@ -9,11 +9,9 @@ no code. A new one is written under another name and then renamed: one of the tw
 
 import hashlib
 import io
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from s9.errors import UserError
@@ -78,13 +76,8 @@ def _header(payload: bytes) -> bytes:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every global random generator, as plain values."""
-    name, keys, *rest = tuple[Any, ...](np.random.get_state())
-    state = {
-        "torch": torch.get_rng_state().tolist(),
-        "numpy": [name, keys.tolist(), *rest],
-        "python": random.getstate(),
-    }
+    """The state of PyTorch's global random generators, as plain values."""
+    state: dict[str, Any] = {"torch": torch.get_rng_state().tolist()}
     if torch.cuda.is_available():
         state["cuda"] = [own.tolist() for own in torch.cuda.get_rng_state_all()]
     if torch.backends.mps.is_available():
@@ -95,9 +88,6 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: dict[str, Any]) -> None:
     """Restores what random_state() returned; generators of absent hardware are left out."""
     torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, np.uint32), *rest))
-    random.setstate(state["python"])
     if len(cuda := state.get("cuda", [])) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([torch.tensor(own, dtype=torch.uint8) for own in cuda])
     if "mps" in state and torch.backends.mps.is_available():
