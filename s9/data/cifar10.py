@@ -61,26 +61,22 @@ def _read_parquet(folder: Path) -> Arrays:
 
     arrays = []
     for split, per_class in PER_CLASS.items():
-        parts = []
+        images, labels = [], []
         for path in sorted(folder.glob(f"{split}-*.parquet")):
             try:
                 with pyarrow.parquet.ParquetFile(path) as file:
-                    count = file.metadata.num_rows
-                    images, labels = np.empty((count, 32, 32, 3), np.uint8), np.empty(count, np.int64)
                     # In parts: reading a whole file at once would keep memory of its size allocated.
                     batches = file.iter_batches(500, columns=["img", "label"])
-                    rows = (row for batch in batches for row in batch.to_pylist())
-                    for index, row in zip(range(count), rows, strict=True):
-                        images[index], labels[index] = _decode(row["img"]["bytes"]), row["label"]
-                parts.append((images, labels))
+                    for row in (row for batch in batches for row in batch.to_pylist()):
+                        images.append(_decode(row["img"]["bytes"]))
+                        labels.append(np.int64(row["label"]))
             except Exception as error:  # Of pyarrow, of OpenCV, or of Python where a row is not as expected.
                 reason = " ".join(str(error).split())[:120]
                 raise UserError(f"{path} is damaged or not CIFAR-10's ({reason}): get it again") from error
-        images, labels = (np.concatenate(kind) for kind in zip(*parts, strict=True))
         if not np.array_equal(np.sort(labels), np.repeat(np.arange(10), per_class)):
             needed = f"{per_class:,} images of each class"
             raise UserError(f"{folder}: the {split} set must have {needed}: get it again")
-        arrays += [images, labels]
+        arrays += [np.stack(images), np.array(labels)]
     return tuple(arrays)
 
 
