@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from s9.plots.style import BLUE, GREEN, VERMILLION, NotebookFigure, new_figure, styled
 from s9.records import Epoch
@@ -15,7 +15,6 @@ TEST = {"color": VERMILLION, "linestyle": "-", "marker": "s", "label": "test"}
 OURS = {"color": VERMILLION, "linestyle": "none", "marker": "s", "markersize": 7, "label": "here"}
 PUBLIC = {"color": BLUE, "linestyle": "none", "marker": "o", "markersize": 6, "label": "public"}
 OTHER_RULES = "outside the assignment's rules"
-PARAMETER_TICKS = [digit * 10**power for power in range(3, 10) for digit in (1, 2, 5)]
 LABEL_GAP = 0.45  # least vertical distance of two labels, in percentage points
 MARKERS = 25  # on a curve, about
 
@@ -95,15 +94,14 @@ def plot_accuracy(
         _label(axes, marks, line["color"], align)
     sizes = [mark.parameters for mark in (*ours, *public)]
     axes.set_xlim(min(sizes) / 4, max(*sizes, parameter_limit) * 2.6)
-    edges = axes.get_xlim()
-    ticks = [count for count in PARAMETER_TICKS if edges[0] < count < edges[1]]
-    axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.minorticks_off()
     axes.set(xlabel="parameters, logarithmic", ylabel="test accuracy, %")
     axes.margins(y=0.1)
     text = {"color": GREEN, "size": 10, "va": "top"}
     axes.text(parameter_limit, axes.get_ylim()[1], f" limit: fewer than {parameter_limit:,}", **text)
-    axes.text(edges[1], accuracy_limit, f"target: {accuracy_limit:g}% ", ha="right", **text)
+    axes.text(axes.get_xlim()[1], accuracy_limit, f"target: {accuracy_limit:g}% ", ha="right", **text)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
