@@ -73,8 +73,7 @@ class Muon(SGD):
     def step(self, closure: None = None) -> None:
         """One update of all parameters that have a gradient. Sets the gradients of Muon's kernels to None."""
         for group in self.param_groups:
-            # Checkpoints of earlier versions call it "turned".
-            if group.get("use_muon") or group.get("turned"):
+            if group.get("use_muon"):
                 kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
                 if kernels:
                     self._update(kernels, group["lr"], group["momentum"])
