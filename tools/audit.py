@@ -6,8 +6,6 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +18,7 @@ import model
 import utils
 from s9 import records
 from s9.analysis.graph import Operation, trace
-from s9.analysis.receptive_field import Row, receptive_field
+from s9.analysis.receptive_field import receptive_field
 from s9.data import download
 from s9.data.augment import A  # Albumentations, told not to look for updates
 from s9.data.sources import Data, load_recorded
@@ -35,9 +33,6 @@ ACCURACY_LIMIT = 85.0
 HOLE = 16
 WIDTH = 100  # of a printed line; a Colab cell shows about as many characters
 NOTEBOOK = Path(__file__).parent.parent / "S9.ipynb"
-
-Operations = Callable[[], list[Operation]]
-"""What trace() gives for the network; computed at the first call."""
 
 
 class Check(NamedTuple):
@@ -59,15 +54,14 @@ def audit(
 
     Never raises for a network, transform or file that breaks a rule: what cannot be measured is not met.
     """
-    operations, rows = cache(lambda: trace(network)), cache(lambda: receptive_field(network))
     measures: tuple[tuple, ...] = (
         ("C1 C2 C3 C4 O, three convolutions a block", _structure, network),
-        ("third convolution shrinks the map", _shrinking, network, rows),
-        ("no max-pooling", _max_pooling, operations),
-        (f"receptive field > {RECEPTIVE_FIELD_LIMIT}", _receptive_field, rows),
-        ("depthwise separable convolution", _separable, network, operations),
-        ("dilated convolution", _dilated, network, operations),
-        ("global average pooling", _global_average, operations),
+        ("third convolution shrinks the map", _shrinking, network),
+        ("no max-pooling", _max_pooling, network),
+        (f"receptive field > {RECEPTIVE_FIELD_LIMIT}", _receptive_field, network),
+        ("depthwise separable convolution", _separable, network),
+        ("dilated convolution", _dilated, network),
+        ("global average pooling", _global_average, network),
         ("HorizontalFlip", _flip, transform),
         ("ShiftScaleRotate", _shift_scale_rotate, transform),
         (f"CoarseDropout, one {HOLE}x{HOLE} hole of the mean", _coarse_dropout, transform),
@@ -109,11 +103,11 @@ def _structure(network: nn.Module) -> tuple[str, bool]:
     return f"{' '.join(names)}, {' '.join(map(str, counts))} convolutional units", met
 
 
-def _shrinking(network: nn.Module, rows: Callable[[], list[Row]]) -> tuple[str, bool]:
-    found, met = [], True
+def _shrinking(network: nn.Module) -> tuple[str, bool]:
+    rows, found, met = receptive_field(network), [], True
     for block in BLOCKS:
         names = [f"{block}.{name}." for name, _ in getattr(network, block).named_children()]
-        units = [[row for row in rows() if f"{row.layer}.".startswith(name)] for name in names]
+        units = [[row for row in rows if f"{row.layer}.".startswith(name)] for name in names]
         *early, last = ([row for row in unit if row.n_out != row.n_in] for unit in units)
         met &= not any(early) and (bool(last) or block == BLOCKS[-1])
         how = []
@@ -128,21 +122,21 @@ def _shrinking(network: nn.Module, rows: Callable[[], list[Row]]) -> tuple[str, 
     return ", ".join(found), met
 
 
-def _max_pooling(operations: Operations) -> tuple[str, bool]:
+def _max_pooling(network: nn.Module) -> tuple[str, bool]:
     found = 0
-    for operation in _used(operations):
+    for operation in _used(network):
         summarises = operation.after[2:].numel() < operation.before[0][2:].numel()
         found += "max_pool" in operation.name or (operation.name in ("amax", "max") and summarises)
     return f"{found} found", not found
 
 
-def _used(operations: Operations) -> list[Operation]:
-    """Those that the output depends on, without "images" and "output"."""
-    return [operation for operation in operations()[1:-1] if operation.used]
+def _used(network: nn.Module) -> list[Operation]:
+    """The operations that the output depends on, without "images" and "output"."""
+    return [operation for operation in trace(network)[1:-1] if operation.used]
 
 
-def _receptive_field(rows: Callable[[], list[Row]]) -> tuple[str, bool]:
-    size = rows()[-1].r_out
+def _receptive_field(network: nn.Module) -> tuple[str, bool]:
+    size = receptive_field(network)[-1].r_out
     smallest = size if isinstance(size, int) else min(size)
     return str(size), smallest > RECEPTIVE_FIELD_LIMIT
 
@@ -153,18 +147,18 @@ def _convolution(network: nn.Module, operation: Operation) -> nn.Conv2d | None:
     return layer if isinstance(layer, nn.Conv2d) else None
 
 
-def _separable(network: nn.Module, operations: Operations) -> tuple[str, bool]:
+def _separable(network: nn.Module) -> tuple[str, bool]:
     """A depthwise convolution, and as the next one to take its output a 1x1 convolution across channels.
 
     Only pointwise layers may be between them, so a classifier behind the pooling does not count.
     """
-    names = []
-    for number, operation in enumerate(operations()):
+    operations, names = trace(network), []
+    for number, operation in enumerate(operations):
         layer = _convolution(network, operation)
         if layer is None or not 1 < layer.groups == layer.in_channels or max(layer.kernel_size) == 1:
             continue
         reached = {number}
-        for later, follower in enumerate(operations()[number + 1 :], number + 1):
+        for later, follower in enumerate(operations[number + 1 :], number + 1):
             if reached.isdisjoint(follower.sources):
                 continue
             pointwise = _convolution(network, follower)
@@ -176,19 +170,19 @@ def _separable(network: nn.Module, operations: Operations) -> tuple[str, bool]:
     return ", ".join(names) or "none", bool(names)
 
 
-def _dilated(network: nn.Module, operations: Operations) -> tuple[str, bool]:
+def _dilated(network: nn.Module) -> tuple[str, bool]:
     found = []
-    for operation in _used(operations):
+    for operation in _used(network):
         layer = _convolution(network, operation)
         if layer and any(d > 1 and k > 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)):
             found.append(f"{operation.layer} by {max(layer.dilation)}")
     return ", ".join(found) or "none", bool(found)
 
 
-def _global_average(operations: Operations) -> tuple[str, bool]:
+def _global_average(network: nn.Module) -> tuple[str, bool]:
     """An average over the whole map, behind which nothing has a height or a width any more."""
     found: list[str] = []
-    for operation in _used(operations):
+    for operation in _used(network):
         before, after = operation.before[0][2:], operation.after[2:]
         if after.numel() > 1:
             found = []

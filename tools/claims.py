@@ -24,7 +24,7 @@ from typing import NamedTuple
 import utils
 from model import NETWORKS, count_parameters
 from s9 import records
-from s9.analysis.receptive_field import Row, receptive_field
+from s9.analysis.receptive_field import receptive_field
 from s9.analysis.summary import count_multiply_adds
 from s9.engine.progress import in_words
 from s9.errors import UserError
@@ -203,19 +203,13 @@ def _row(runs: Sequence[Run]) -> dict[str, str]:
 
 
 @functools.cache
-def layers(model: str) -> list[Row]:
-    """The receptive field after each layer of a network."""
-    return receptive_field(utils.new_network(model))
-
-
-@functools.cache
 def _network_row(model: str) -> dict[str, str]:
     network = utils.new_network(model)
     count = count_parameters(network)
     return {
         "parameters": f"{count:,}" + ("" if count < PARAMETER_LIMIT else OVER),
         "multiply-adds": f"{count_multiply_adds(network) / 1e6:.1f} million",
-        "receptive field": f"{layers(model)[-1].r_out}",
+        "receptive field": f"{receptive_field(network)[-1].r_out}",
     }
 
 
