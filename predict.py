@@ -38,7 +38,17 @@ def main(arguments: list[str] | None = None) -> None:
 
     Ends with exit code 2 if a picture could not be read, after all the others.
     """
-    parser = make_parser()
+    parser = CommandParser(
+        prog="predict.py",
+        description="Classify pictures: for each, the likeliest class, its probability, and the next two. "
+        "Only the middle square of a picture is used, resized to 32 x 32 pixels. Of a folder, all pictures "
+        "are classified, but not those in its subfolders.",
+        epilog="Exit code 2 if a picture could not be read; the others are predicted all the same.",
+    )
+    parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="a file or a folder")
+    parser.add_argument("--run", type=Path, help="run folder; default: the run that README.md leads with")
+    parser.add_argument("--json", action="store_true", help="one JSON document, with all probabilities")
+    parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)} (%(default)s)")
     options = parser.parse_args(arguments)
     folder = options.run or records.leading_run(Path(__file__).parent / "results")
     try:
@@ -69,22 +79,6 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(whole | {"errors": errors, "notes": notes}, indent=2))
     if errors:
         parser.exit(2)
-
-
-def make_parser() -> CommandParser:
-    """The command line."""
-    parser = CommandParser(
-        prog="predict.py",
-        description="Classify pictures: for each, the likeliest class, its probability, and the next two. "
-        "Only the middle square of a picture is used, resized to 32 x 32 pixels. Of a folder, all pictures "
-        "are classified, but not those in its subfolders.",
-        epilog="Exit code 2 if a picture could not be read; the others are predicted all the same.",
-    )
-    parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="a file or a folder")
-    parser.add_argument("--run", type=Path, help="run folder; default: the run that README.md leads with")
-    parser.add_argument("--json", action="store_true", help="one JSON document, with all probabilities")
-    parser.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)} (%(default)s)")
-    return parser
 
 
 def trained_network(folder: Path, device: str = "auto") -> Trained:
