@@ -76,13 +76,11 @@ KERNELS = (1, 2, 3, 4, 5, (1, 3), (3, 1), (5, 2), (2, 3))
 
 
 def residual(n, x):
-    if n.form == "function":
-        return torch.add(x, n.a(x))
-    if n.form == "in place":
-        new = n.a(x)
-        new += x
-        return new
-    return x + n.a(x)
+    if not n.in_place:
+        return x + n.a(x)
+    new = n.a(x)
+    new += x
+    return new
 
 
 def branches(n, x):
@@ -143,19 +141,14 @@ def random_unit(draw, kind):
         case "pooling":
             average, padding = draw.random() < 0.5, draw.choice((0, half))
             return Network(pooled, average=average, kernel=kernel, stride=stride, padding=padding)
-        case "function":
-            return Network(
-                lambda n, x: F.conv2d(weight=n.w, input=x, stride=stride, padding=padding, dilation=dilation),
-                w=nn.Parameter(torch.ones(3, 3, *pair(kernel))),
-            )
         case "residual":
-            return Network(residual, a=a, form=draw.choice(("operator", "function", "in place")))
+            return Network(residual, a=a, in_place=draw.random() < 0.5)
         case "branches":
             return Network(branches, a=a, b=b, mix=nn.Conv2d(6, 3, 1))
         case "nested":
-            inner = Network(residual, a=a, form="operator")
+            inner = Network(residual, a=a, in_place=False)
             mixed = Network(branches, a=inner, b=b, mix=nn.Conv2d(6, 3, 1))
-            return Network(residual, a=mixed, form="in place")
+            return Network(residual, a=mixed, in_place=True)
         case "cropped-branches":  # Their centres differ: together they see more than the wider alone.
             first = nn.Sequential(nn.ZeroPad2d((2, 0, 3, 0)), convolution(3, 0))
             second = nn.Sequential(nn.ZeroPad2d((0, 2, 0, 3)), convolution(3, 0))
@@ -179,7 +172,7 @@ def random_unit(draw, kind):
 
 
 ACTIVATIONS = (F.gelu, F.silu, torch.tanh, F.hardswish, lambda x: F.relu(x, inplace=True))
-KINDS = """convolution depthwise zero-pad pooling function residual branches nested cropped-branches alias
+KINDS = """convolution depthwise zero-pad pooling residual branches nested cropped-branches alias
 split spatial-gate channel-gate channels-last norm activation""".split()
 
 

@@ -20,9 +20,9 @@ from s9.errors import UserError
 
 Size = int | tuple[int, int]
 REDUCTIONS = frozenset("mean sum amax amin max min prod var std logsumexp linalg_vector_norm".split())
-CHANNELS = frozenset("split split_with_sizes slice select".split())
+CHANNELS = frozenset(("split", "split_with_sizes", "slice"))
 """Operations that choose channels."""
-KEEP = REDUCTIONS | CHANNELS | {"cat", "view", "alias", "detach"}
+KEEP = REDUCTIONS | CHANNELS | {"cat", "view"}
 """Operations, besides pointwise ones, that keep positions apart where the result has as many."""
 END = REDUCTIONS | {"view", "squeeze", "avg_pool2d"}
 """Operations that make a vector of a map where the result has a single position."""
