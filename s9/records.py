@@ -205,14 +205,12 @@ def _device_name(device: torch.device) -> str:
 
 def _commit() -> str | None:
     """The commit of the code, with -dirty if files were changed since; None outside a git repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    command = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        answer = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=True, timeout=10
-        )
+        answer = subprocess.check_output(command, encoding="utf-8", stderr=subprocess.DEVNULL, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
+    return answer.strip()
 
 
 def write(run: Run, network: nn.Module) -> None:

@@ -1,16 +1,14 @@
-import json
 import os
-import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
-from small import SETTINGS, evidence, fit_small
+from small import SETTINGS, fit_small
 
 from s9 import records
 from s9.engine import checkpoint
-from s9.errors import Interrupted, UserError
+from s9.errors import UserError
 
 
 def state(number):
@@ -128,20 +126,3 @@ def test_a_resumed_run_tells_where_else_it_ran(tmp_path, monkeypatch):
     assert resumed == facts | {"resumed": [stretch]}
     fit_small(tmp_path / "run", resume=True)
     assert records.read(tmp_path / "run").facts == resumed
-
-
-def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path):
-    """It lacks the settings that were added since."""
-    fit_small(tmp_path / "whole")
-    stopped = tmp_path / "stopped"
-    with pytest.raises(Interrupted):
-        fit_small(stopped, after_epoch=lambda run: signal.raise_signal(signal.SIGINT))
-    state = checkpoint.load(stopped, SETTINGS)
-    for name in ("rise", "full_size"):
-        del state["settings"][name]
-    checkpoint.save(stopped, state)
-    record = json.loads((stopped / records.SETTINGS).read_text(encoding="utf-8"))
-    record["settings"] = state["settings"]
-    (stopped / records.SETTINGS).write_text(json.dumps(record), encoding="utf-8")
-    fit_small(stopped, resume=True)
-    assert evidence(stopped) == evidence(tmp_path / "whole")

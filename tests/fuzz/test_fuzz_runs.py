@@ -92,7 +92,7 @@ def broken_histories(draw):
     """Bytes that no run writes: of another shape, or with a value that no run has."""
     header, *rows = (line.split(",") for line in records.format_history(draw(HISTORIES)).splitlines())
     row, column = draw(st.integers(0, len(rows) - 1)), draw(st.integers(0, 6))
-    match draw(st.sampled_from(["cell", "epoch", "value", "percent", "shape", "header", "order", "empty"])):
+    match draw(st.sampled_from(["cell", "epoch", "value", "percent", "shape", "header", "empty"])):
         case "cell":
             rows[row][column] = draw(NO_CELL)
         case "epoch":
@@ -108,8 +108,6 @@ def broken_histories(draw):
             rows[row] = draw(st.sampled_from([without, [*rows[row], "1.0"]]))
         case "header":
             header, *rows = draw(st.sampled_from([rows, [header[::-1], *rows], [header, header, *rows]]))
-        case "order":
-            rows.insert(draw(st.integers(0, len(rows))), list(rows[row]))
         case "empty":
             rows = draw(st.sampled_from([[], [[]], [[], []]]))
     return ("\n".join(",".join(row) for row in [header, *rows]) + "\n").encode()
