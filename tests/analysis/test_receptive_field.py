@@ -100,25 +100,20 @@ def test_global_pooling_ends_the_table(name):
 
 BRANCHES = {"a": convolution(3), "b": convolution(7)}
 NUMBERS = {
-    "a maximum over the whole map, which is a layer": (
-        Network(lambda n, x: F.max_pool2d(x, 32).squeeze(3).squeeze(2)),
-        32,
-    ),
+    "a maximum over the whole map, which is a layer": (lambda n, x: F.max_pool2d(x, 32).squeeze(3), 32),
     "a gate with a wider layer, which does not count": (
-        Network(lambda n, x: n.a(x) * n.b(x).mean((2, 3), keepdim=True).sigmoid(), **BRANCHES),
+        lambda n, x: n.a(x) * n.b(x).mean((2, 3), keepdim=True).sigmoid(),
         3,
     ),
-    "unequal axes, as a pair of height and width": (
-        Network(lambda n, x: (n.a(x), n.b(x)), a=nn.Conv2d(3, 3, (7, 1)), b=nn.Conv2d(3, 3, (3, 5))),
-        (7, 5),
-    ),
+    "unequal axes, as a pair of height and width": (lambda n, x: (n.high(x), n.wide(x)), (7, 5)),
 }
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_the_number_is(name):
-    network, number = NUMBERS[name]
-    assert last(network).r_out == number
+    function, number = NUMBERS[name]
+    more = {"high": nn.Conv2d(3, 3, (7, 1)), "wide": nn.Conv2d(3, 3, (3, 5))}
+    assert last(Network(function, **BRANCHES, **more)).r_out == number
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
@@ -148,7 +143,7 @@ KNOWN = {  # Araujo et al., 2019; ResNet-50 with its stride in the 3x3 convoluti
 
 def torchvision_network(name):
     """Its weights are left unset where it lets them: to draw them takes longer than the test."""
-    options = {"init_weights": False} if name in ("inception_v3", "googlenet", "vgg16", "vgg11") else {}
+    options = {"init_weights": False} if name in ("inception_v3", "vgg16") else {}
     with torch.device("cpu" if name.startswith("regnet") else "meta"):
         network = getattr(torchvision.models, name)(weights=None, **options)
     return network.to_empty(device="cpu")
@@ -172,11 +167,6 @@ def test_gates_do_not_count(name):
             if isinstance(module, torchvision.ops.SqueezeExcitation):
                 setattr(block, child, nn.Identity())
     assert last(network, (3, 64, 64)).r_out == with_gates
-
-
-@pytest.mark.parametrize("side", [32, 97])
-def test_the_number_does_not_depend_on_the_image(side):
-    assert last(torchvision_network("resnet18"), (3, side, side + 16)).r_out == 435
 
 
 # What is not known: one line, never a wrong number
@@ -204,11 +194,7 @@ UNKNOWN = {
     "height and width exchanged": raw(lambda n, x: x.mT),
     "an average, with layers behind": raw(lambda n, x: F.avg_pool2d(x, 32)),
     "softmax over positions": raw(lambda n, x: F.softmax(x, dim=2)),
-    "GLU over the width": raw(lambda n, x: n.m(x), m=nn.GLU()),
-    "attention": raw(
-        lambda n, x: n.m(*[x.flatten(2).transpose(1, 2)] * 3)[0].mT.view_as(x),
-        m=nn.MultiheadAttention(3, 1, batch_first=True),
-    ),
+    "attention": raw(lambda n, x: (x.flatten(2) @ (x.flatten(2).mT @ x.flatten(2)).softmax(2)).view_as(x)),
     "Linear over the width": raw(lambda n, x: n.m(x), m=nn.Linear(32, 32)),
     "mean along the height": raw(lambda n, x: x + x.mean(2, keepdim=True)),
     "a Linear between maps": raw(lambda n, x: n.m(x.flatten(1)).view(-1, 3, 32, 32), m=nn.Linear(3072, 3072)),
@@ -216,6 +202,7 @@ UNKNOWN = {
     "one position for all": raw(lambda n, x: x * n.m(x), m=nn.Conv2d(3, 3, 32)),
     "both halves at each position": raw(lambda n, x: x + x.flip(3)),
     "Conv1d": raw(lambda n, x: n.m(x.flatten(2)).view_as(x), m=nn.Conv1d(3, 3, 3, padding=1)),
+    "an output that depends on no pixel": Network(lambda n, x: torch.zeros_like(x)),
     "a loop over the batch": raw(lambda n, x: torch.stack([image for image in x])),  # noqa: C416
 }
 
@@ -226,12 +213,6 @@ def test_an_unknown_operation_is_no_number(name, capsys):
         receptive_field(UNKNOWN[name])
     assert "\n" not in str(caught.value)
     assert capsys.readouterr() == ("", "")
-
-
-def test_an_output_that_depends_on_no_pixel_is_refused():
-    network = Network(lambda n, x: torch.zeros_like(x))
-    with pytest.raises(UserError, match="its output depends on no pixel"):
-        receptive_field(network)
 
 
 def test_a_choice_by_the_values_of_an_image_is_refused():
