@@ -96,6 +96,7 @@ def opened(folder: Path):
 
     (folder / "sandbox").mkdir()
     sandbox = Sandbox(folder / "sandbox")
+    torch.set_flush_denormal(False)  # As other tests may have left it.
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(sandbox.folder)
         patch.setattr(utils, "train", accepted)
