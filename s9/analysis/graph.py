@@ -38,9 +38,7 @@ class Operation:
 
     name: str  # as in torch.ops.aten, without the overload and the underscore of an in-place operation
     layer: str  # dotted name of the torch.nn module that runs it; empty outside of one
-    arguments: list[
-        list[int]
-    ]  # of each tensor argument, the numbers of the operations that wrote to its memory
+    writers: list[list[int]]  # of each tensor argument: numbers of the operations that wrote to its memory
     before: list[torch.Size]  # shapes of the tensor arguments
     after: torch.Size  # shape of its first result
     windows: tuple[Window, ...] = ()  # over height and width; empty if it slides none
@@ -50,7 +48,7 @@ class Operation:
     @property
     def sources(self) -> set[int]:
         """Numbers of the operations that it depends on."""
-        return set().union(*self.arguments)
+        return set().union(*self.writers)
 
 
 class _Recorder(TorchDispatchMode):
@@ -82,18 +80,15 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        schema = function._schema
-        given = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | (
-            kwargs or {}
-        )
+        kwargs, schema = kwargs or {}, function._schema
+        result = function(*args, **kwargs)
+        given = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
         name = schema.name.removeprefix("aten::").removesuffix("_" if schema.is_mutable else "")
         name = name.removeprefix("_unsafe_")
         tensors, results = _tensors_in(given), _tensors_in(result)
         sources = self.writers_of(tensors)
-        if (
-            not any(sources) or name.startswith("new_") or name.endswith("_like")
-        ):  # These read the shape alone.
+        shape_alone = name.startswith("new_") or name.endswith("_like")
+        if shape_alone or not any(sources):
             return result
         if name in LAYOUT:
             (self.writers[StorageWeakRef(result.untyped_storage())],) = sources
@@ -133,12 +128,8 @@ def _windows(name: str, given: dict[str, Any]) -> tuple[Window, ...]:
         sizes = given["weight"].shape[2:], given["stride"], given["padding"], given["dilation"]
     elif name in ("avg_pool2d", "max_pool2d_with_indices"):
         kernel = given["kernel_size"]
-        sizes = (
-            kernel,
-            given.get("stride") or kernel,
-            given.get("padding", (0, 0)),
-            given.get("dilation", (1, 1)),
-        )
+        stride, padding = given.get("stride") or kernel, given.get("padding", (0, 0))
+        sizes = kernel, stride, padding, given.get("dilation", (1, 1))
     elif name == "constant_pad_nd":
         left, top = (*given["pad"][::2], 0)[:2]
         sizes = (1, 1), (1, 1), (top, left), (1, 1)

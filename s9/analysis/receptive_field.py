@@ -105,7 +105,7 @@ def _follow(plan: list[Operation], axis: int) -> tuple[dict[int, Step], View]:
     steps = {}
     for number, operation in enumerate(plan[1:], 1):
         views, behind = [], []
-        for shape, sources in zip(operation.before, operation.arguments, strict=True):
+        for shape, sources in zip(operation.before, operation.writers, strict=True):
             seen = [maps[source] for source in sources if source in maps]
             if seen and len(shape) == 4:
                 views.append(_meet(seen))
@@ -121,10 +121,10 @@ def _follow(plan: list[Operation], axis: int) -> tuple[dict[int, Step], View]:
             summaries[number] = max(views + behind)
         else:
             maps[number] = after = _result(operation, views, axis)
-            window = operation.windows and operation.name != "constant_pad_nd"
-            if operation.used and (window or len(views) > 1):
+            slides = bool(operation.windows) and operation.name != "constant_pad_nd"
+            if operation.used and (slides or len(views) > 1):
                 unlike = {view[:3] for view in views} != {after[:3]}
-                steps[number] = Step(max(views), after, bool(window) or unlike)
+                steps[number] = Step(max(views), after, slides or unlike)
     if not views + behind:
         raise Unknown("its output depends on no pixel")
     return steps, max(views + behind)
