@@ -1,9 +1,8 @@
 """Writes a fork's address where the repository names its own: the badges, the notebook, torch.hub.
 
-python -m tools.stamp                 the address of the git remote `origin`
-python -m tools.stamp OWNER/REPO      or this one
+python -m tools.stamp
 
-Standard library only: it runs in a fresh clone, before anything is installed.
+The address is that of the git remote `origin`. Needs the standard library alone: it runs in a fresh clone.
 """
 
 import re
@@ -21,10 +20,10 @@ NAMED = re.compile(
 PLACES = ("README.md", "docs/usage.md", "S9.ipynb", "hubconf.py")
 """The files that hold some."""
 ADDRESS = re.compile(
-    r"(?:(?:https?://|ssh://)(?:[^@/]*@)?github\.com(?::\d+)?/|git@github\.com:)?"
-    r"(?P<owner>[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38})/(?P<repo>(?!\.+$)[A-Za-z0-9._-]{1,100}?)(?:\.git)?/?"
+    r"(?:(?:https?://|ssh://)(?:[^@/]*@)?github\.com(?::\d+)?/|git@github\.com:)"
+    r"([A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.+$)[A-Za-z0-9._-]{1,100}?)(?:\.git)?/?"
 )
-"""OWNER/REPO by GitHub's rules, alone or in an address of git or of a browser; never the owner YOUR_NAME."""
+"""OWNER/REPO by GitHub's rules in an address of git; never the owner YOUR_NAME."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -32,25 +31,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = CommandParser(
         prog="python -m tools.stamp",
         description="Write your fork's address into the badges, the notebook and the README.",
+        epilog="The address is that of the git remote origin.",
     )
-    parser.add_argument(
-        "address", nargs="?", metavar="OWNER/REPO", help="on GitHub; default: that of the git remote origin"
-    )
-    options = parser.parse_args(arguments)
+    parser.parse_args(arguments)
     try:
-        address = own_address(REPO) if options.address is None else parse(options.address)
+        address = own_address(REPO)
         changed = stamp(REPO, address)
     except (UserError, OSError) as error:
         parser.error(str(error))
     print(f"{address}: {', '.join(changed)} changed: commit and push" if changed else f"{address} as before")
-
-
-def parse(text: str) -> str:
-    """OWNER/REPO of an address on GitHub. Raises UserError if it is none."""
-    match = ADDRESS.fullmatch(text)
-    if match is None:
-        raise UserError(f"{text!r} is not an address on GitHub: give OWNER/REPO, such as alice/S9")
-    return f"{match['owner']}/{match['repo']}"
 
 
 def own_address(folder: Path) -> str:
@@ -58,11 +47,13 @@ def own_address(folder: Path) -> str:
     command = ["git", "remote", "get-url", "origin"]
     try:
         url = subprocess.check_output(command, cwd=folder, encoding="utf-8", stderr=subprocess.DEVNULL)
-        return parse(url.strip())
-    except (OSError, subprocess.SubprocessError, UserError):
-        raise UserError(
-            "the git remote origin is missing or not on GitHub: give OWNER/REPO, such as alice/S9"
-        ) from None
+    except (OSError, subprocess.SubprocessError):
+        url = ""
+    match = ADDRESS.fullmatch(url.strip())
+    if match is None:
+        example = "https://github.com/alice/S9.git"
+        raise UserError(f"the git remote origin is missing or not on GitHub: set it, such as to {example}")
+    return match[1]
 
 
 def stamp(root: Path, address: str) -> list[str]:

@@ -44,40 +44,41 @@ def test_the_address_goes_everywhere_and_can_be_replaced(fork):
 
 
 @pytest.mark.parametrize(
-    "text",
+    "url",
     [
-        *("alice/S9", "https://github.com/alice/S9", "https://alice:secret@github.com/alice/S9.git/"),
+        *("https://github.com/alice/S9", "https://alice:secret@github.com/alice/S9.git/"),
         *("git@github.com:alice/S9.git", "ssh://git@github.com:22/alice/S9.git"),
     ],
 )
-def test_addresses_may_be_given_as_git_and_browsers_have_them(text):
-    assert stamp.parse(text) == "alice/S9"
+def test_an_origin_may_be_in_any_of_gits_forms(url, fork):
+    git(fork, "init", "--quiet")
+    git(fork, "remote", "add", "origin", url)
+    assert answers.readme_link(fork) == "https://github.com/alice/S9/blob/HEAD/README.md"
 
 
 @pytest.mark.parametrize(
-    "text",
+    "url",
     [
-        *("", "alice", "alice/", "/S9", "alice/..", "alice/S9/blob", "alice/S 9", "-alice/S9", "a--b/S9"),
-        *(f"{'a' * 40}/S9", f"alice/{'a' * 101}", 'alice/S9"', r"alice/\1", "YOUR_NAME/S9", "älice/S9"),
-        *("https://gitlab.com/alice/S9", "https://github.com.example.com/alice/S9"),
+        *(
+            None,
+            "../S9",
+            "https://bob:secret@gitlab.com/bob/S9.git",
+            "https://github.com.example.com/alice/S9",
+        ),
+        *("https://github.com/-alice/S9", "https://github.com/a--b/S9", f"https://github.com/{'a' * 40}/S9"),
+        *("https://github.com/alice/..", r"https://github.com/alice/\1", "https://github.com/YOUR_NAME/S9"),
     ],
 )
-def test_a_bad_address_is_one_line_and_changes_nothing(text, fork, monkeypatch, refused):
+def test_an_origin_that_is_not_on_github_is_one_line_and_changes_nothing(url, fork, monkeypatch, refused):
     monkeypatch.setattr(stamp, "REPO", fork)
     before = texts(fork)
-    assert "is not an address on GitHub: give OWNER/REPO, such as alice/S9" in refused(stamp, "--", text)
-    assert texts(fork) == before
-
-
-@pytest.mark.parametrize("remote", [None, "../S9", "https://bob:secret@gitlab.com/bob/S9.git"])
-def test_without_an_origin_on_github_the_address_must_be_given(remote, fork, monkeypatch, refused):
-    monkeypatch.setattr(stamp, "REPO", fork)
     git(fork, "init", "--quiet")
-    if remote:
-        git(fork, "remote", "add", "origin", remote)
+    if url:
+        git(fork, "remote", "add", "origin", url)
     line = refused(stamp)
-    assert "the git remote origin is missing or not on GitHub: give OWNER/REPO" in line
+    assert "the git remote origin is missing or not on GitHub: set it, such as to https://git" in line
     assert "secret" not in line
+    assert texts(fork) == before
     assert answers.readme_link(fork).startswith("This copy has no web address yet: push it to GitHub")
 
 
@@ -92,9 +93,3 @@ def test_the_command_takes_the_origins_address_and_needs_nothing_installed(fork)
     printed = [subprocess.check_output(command, encoding="utf-8") for _ in range(2)]
     changed = f"alice/S9: {', '.join(FILES)} changed: commit and push\n"
     assert printed == [changed, "alice/S9 as before\n"]
-
-
-def test_the_answers_link_to_the_origin(fork):
-    git(fork, "init", "--quiet")
-    git(fork, "remote", "add", "origin", "https://bob:secret@github.com/bob/nine.git")
-    assert answers.readme_link(fork) == "https://github.com/bob/nine/blob/HEAD/README.md"
