@@ -5,7 +5,7 @@ results/<network>/seed-1/   a run with the same settings but for the seed; seed-
 results/short/, notebook/   runs of `best` as long as the notebook's without and with a GPU
 results/long/               a long run of `best` on a CPU
 results/trials/<name>/      a run on the validation set, without its weights
-results/public.csv          networks of others (Mark)
+results/public.csv          networks of others, see read_marks()
 """
 
 import csv
@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import utils
 from model import NETWORKS, count_parameters
@@ -36,23 +35,6 @@ RULES = ("blocks", "no pooling", "RF > 44", "depthwise", "dilated", "GAP", "< 20
 """The assignment's rules on a network, as results/public.csv abbreviates them; see tools.audit."""
 
 OVER = ", over the limit"
-
-
-class Mark(NamedTuple):
-    """A row of results/public.csv, as text: a network as its authors publish it. "": not stated.
-
-    accuracy: on the test set, percent. rules: those of RULES that its code or its summary keeps, separated
-    by ", ". protocol: the epoch whose accuracy it is, averaging, test-time augmentation.
-    """
-
-    name: str
-    parameters: str
-    accuracy: str
-    epochs: str
-    receptive_field: str
-    rules: str
-    protocol: str
-    source: str
 
 
 def read_seeds(folder: Path) -> list[Run]:
@@ -230,18 +212,18 @@ def runs_table(runs: Sequence[Run]) -> str:
     return table([{"run": f"`{folder}/{run.folder.name}`", **_row([run])} for run in runs], ("epochs", "n"))
 
 
-def marks_table(marks: Sequence[Mark]) -> str:
+def marks_table(marks: Sequence[dict[str, str]]) -> str:
     """A Markdown table of the public networks."""
     rows = [
         {
-            "network": mark.name,
-            "parameters": f"{int(mark.parameters):,}",
-            "test accuracy": f"{mark.accuracy}%",
-            "protocol": mark.protocol or "not stated",
-            "epochs": mark.epochs or "not stated",
-            "receptive field": mark.receptive_field,
-            "rules that it breaks": ", ".join(rule for rule in RULES if rule not in mark.rules) or "none",
-            "source": mark.source,
+            "network": mark["name"],
+            "parameters": f"{int(mark['parameters']):,}",
+            "test accuracy": f"{mark['accuracy']}%",
+            "protocol": mark["protocol"] or "not stated",
+            "epochs": mark["epochs"] or "not stated",
+            "receptive field": mark["receptive_field"],
+            "rules that it breaks": ", ".join(rule for rule in RULES if rule not in mark["rules"]) or "none",
+            "source": mark["source"],
         }
         for mark in marks
     ]
@@ -275,7 +257,11 @@ def results_table(run: Run) -> str:
     return table([{"": fact, " ": value} for fact, value in rows.items()])
 
 
-def read_marks(path: Path) -> list[Mark]:
-    """The rows of results/public.csv."""
+def read_marks(path: Path) -> list[dict[str, str]]:
+    """The rows of results/public.csv: networks as their authors publish them; what is not stated is "".
+
+    accuracy: on the test set, percent. rules: those of RULES that its code or its summary keeps, separated
+    by ", ". protocol: the epoch whose accuracy it is, averaging, test-time augmentation.
+    """
     with path.open(newline="", encoding="utf-8") as file:
-        return [Mark(**row) for row in csv.DictReader(file)]
+        return list(csv.DictReader(file))

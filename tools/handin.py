@@ -87,10 +87,9 @@ def next_steps(run: Run) -> Markdown:
 
     Nothing is pushed. A run that cannot be handed in is named with the reason.
     """
+    reason = answers.too_large(run.settings.model) if run.complete else run.summary()
     if run.settings.dataset != "cifar10":
         reason = f"it was trained on {run.settings.dataset}: set DATASET to cifar10"
-    else:
-        reason = answers.too_large(run.settings.model) if run.complete else run.summary()
     if reason:
         return Markdown(f"This run cannot be handed in: {reason}.")
     if not colab.in_colab():

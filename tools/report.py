@@ -198,10 +198,10 @@ def draw_figures(run: Run, data: dataset.Data, folder: Path) -> None:
         rules = count < audit.PARAMETER_LIMIT
         ours.append(curves.Point(name, count, *claims.accuracy(runs), runs[0].settings.epochs, rules))
     for mark in claims.read_marks(results / "public.csv"):
-        name = f"{mark.name}, best epoch" if mark.protocol.startswith("best") else mark.name
-        epochs = int(mark.epochs) if mark.epochs else None
-        rules = all(rule in mark.rules for rule in claims.RULES)
-        public.append(curves.Point(name, int(mark.parameters), float(mark.accuracy), None, epochs, rules))
+        name = mark["name"] + (", best epoch" if mark["protocol"].startswith("best") else "")
+        count, epochs = int(mark["parameters"]), int(mark["epochs"]) if mark["epochs"] else None
+        rules = all(rule in mark["rules"] for rule in claims.RULES)
+        public.append(curves.Point(name, count, float(mark["accuracy"]), None, epochs, rules))
     draw_run(run, data, folder)
     figure = curves.plot_accuracy(ours, public, audit.PARAMETER_LIMIT, audit.ACCURACY_LIMIT)
     style.save(figure, folder / "accuracy.png")

@@ -180,12 +180,12 @@ def test_the_command_repeats_all_settings_that_are_not_the_presets(tmp_path):
 
 def test_the_committed_public_networks():
     marks = claims.read_marks(REPO / "results" / "public.csv")
-    assert len({mark.name for mark in marks}) == len(marks) == 7
+    assert len({mark["name"] for mark in marks}) == len(marks) == 7
     for mark in marks:
-        assert ("< 200k" in mark.rules) == (int(mark.parameters) < 200_000)
-        assert ("RF > 44" in mark.rules) == (int(mark.receptive_field) > 44)
-        assert set(mark.rules.split(", ")) <= set(claims.RULES)
-    assert [mark.name for mark in marks if mark.rules == ", ".join(claims.RULES)] == [
+        assert ("< 200k" in mark["rules"]) == (int(mark["parameters"]) < 200_000)
+        assert ("RF > 44" in mark["rules"]) == (int(mark["receptive_field"]) > 44)
+        assert set(mark["rules"].split(", ")) <= set(claims.RULES)
+    assert [mark["name"] for mark in marks if mark["rules"] == ", ".join(claims.RULES)] == [
         "TharunSivamani/ERA-V1", "the S9 README",
     ]  # fmt: skip
     row = rows_of(claims.marks_table(marks))[2]
