@@ -132,10 +132,3 @@ def test_weights_without_the_name_of_their_network_are_refused(run, metadata):
     path.write_bytes(safetensors.torch.save(build("reference").state_dict(), metadata))
     with pytest.raises(UserError, match="weights of a network without a name, not of S9Net"):
         records.load_weights(run.folder, build("reference"))
-
-
-def test_the_facts_name_what_a_reader_needs():
-    facts = records.collect_facts({"train": 1}, torch.device("cpu"), "float32", 2)
-    assert facts["versions"]["torch"].startswith(torch.__version__.split("+")[0])
-    assert "cores" in facts["device"]
-    assert {"data", "threads", "precision", "workers", "python", "commit", "started"} <= facts.keys()

@@ -188,11 +188,3 @@ def test_the_command_prints_lines_that_fit_a_colab_cell(accuracy, code, tmp_path
     assert lines[-1] == f"{16 - code} of 16 requirements met"
     failed = [line for line in lines if line.startswith("FAIL")]
     assert [line[6:].split("  ")[0] for line in failed] == [Rule.ACCURACY] * code
-
-
-@pytest.mark.parametrize("name", [records.SETTINGS, records.HISTORY, records.LOG])
-def test_the_command_on_a_folder_that_is_no_run_is_one_line(name, tmp_path, refused):
-    make_run(tmp_path)
-    for damage in (lambda path: path.write_bytes(b"\xff"), lambda path: path.unlink()):
-        damage(tmp_path / name)
-        assert str(tmp_path / name) in refused(assignment, "audit", "--run", tmp_path)
