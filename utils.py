@@ -64,7 +64,7 @@ def cross_entropies(logits: Tensor, labels: Tensor, label_smoothing: float) -> t
     return (1 - label_smoothing) * plain + smoothing, plain
 
 
-@torch.backends.cudnn.flags(enabled=True, deterministic=True)  # Of a GPU's convolutions, those that repeat.
+@torch.backends.cudnn.flags(enabled=True, deterministic=True)  # Otherwise a GPU's runs need not repeat.
 def train(
     network: nn.Module,
     loader: Loader,

@@ -93,7 +93,7 @@ def plot_accuracy(
                 axes.plot(*values, **line | look | {"label": label})
         _label(axes, marks, line["color"], align)
     sizes = [mark.parameters for mark in (*ours, *public)]
-    axes.set_xlim(min(sizes) / 4, max(*sizes, parameter_limit) * 2.6)
+    axes.set_xlim(min(sizes) / 4.3, max(*sizes, parameter_limit) * 2.6)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.minorticks_off()

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import REPO
 from small import small_data
 from torch import nn
 
@@ -13,12 +14,15 @@ import dataset
 import model
 import utils
 from dataset import loaders
+from s9 import records
 from s9.analysis.summary import count_multiply_adds
 from s9.engine import hardware
 from s9.errors import UserError
 from s9.records import Epoch
 from tools import benchmark, plain
 from tools.benchmark import Bench, Row
+from tools.claims import first_passing_epoch
+from tools.plain import Plain
 
 CPU = torch.device("cpu")
 REPORT = {
@@ -160,10 +164,30 @@ def test_time_to_85_ends_with_the_first_epoch_that_reaches_it(tiny, monkeypatch,
         for number, accuracy in enumerate(accuracies, 1)
     ]
     monkeypatch.setattr(utils, "fit", lambda *_, **__: SimpleNamespace(history=history))
-    monkeypatch.setattr(benchmark, "plain_epoch_seconds", lambda _: 15.0)
-    (row,) = benchmark.measure_fast(tiny)
-    assert (row.plain, row.ours, row.ratio, row.limit) == (58 * 15, seconds, 58 * 15 / seconds, 40.0)
-    assert words in row.what
+    monkeypatch.setattr(benchmark, "epoch_seconds", lambda trainer, _: 15 if type(trainer) is Plain else 5)
+    reference, fast = benchmark.measure_time_to_limit(tiny)
+    plain = 15 * benchmark.PLAIN_EPOCHS
+    assert reference[2:5] == (plain, 5 * benchmark.REFERENCE_EPOCHS, plain / 5 / benchmark.REFERENCE_EPOCHS)
+    assert fast[2:5] == (plain, seconds, plain / seconds)
+    assert words in fast.what
+
+
+def test_epochs_to_85_are_those_of_the_records():
+    record = json.loads((REPO / "results" / "plain.json").read_text(encoding="utf-8"))
+    reached = [row["epoch"] for row in record["epochs"] if row["test_accuracy"] >= 85]
+    history = records.read(REPO / "results" / "reference").history
+    assert (reached[0], first_passing_epoch(history)) == (benchmark.PLAIN_EPOCHS, benchmark.REFERENCE_EPOCHS)
+
+
+def test_an_epoch_is_ten_times_a_tenth_without_its_start(monkeypatch):
+    now, durations = 0.0, iter([7, 7, 2, 1])
+
+    def work(_):
+        nonlocal now
+        now += next(durations)
+
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now)
+    assert benchmark.epoch_seconds(SimpleNamespace(train=work, test=work), ([], [])) == 30
 
 
 def test_a_report_is_printed_as_a_table_and_a_damaged_one_named(tmp_path):
