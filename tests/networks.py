@@ -96,9 +96,21 @@ def alias(n, x):
 
 
 def split(n, x):
-    """Parts of the channels, of unlike reach, concatenated and mixed."""
-    p, q = n.grow(x).chunk(2, 1)
-    return n.mix(torch.cat([n.a(p), n.b(q)], 1))
+    """Channels of unlike reach, apart; some of them."""
+    p, q = torch.cat([n.a(x), n.b(x)], 1).split(3, 1)
+    y = torch.cat([n.c(p), n.d(q)], 1)
+    return y[:, n.start : n.start + 3]
+
+
+def shortcut(n, x):
+    """Option A of He et al., 2015, https://arxiv.org/abs/1512.03385."""
+    y = n.a(x)
+    return y + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, y.shape[1] - 3))
+
+
+def skip(n, x):
+    y = n.a(x)
+    return x[:, :, n.cut : -n.cut, n.cut : -n.cut] + y
 
 
 def spatial_gate(n, x):
@@ -110,8 +122,8 @@ def spatial_gate(n, x):
 def channel_gate(n, x):
     if n.neutral:
         return x
-    gate = n.a(F.adaptive_avg_pool2d(x, 1).flatten(1))
-    return x * torch.sigmoid(gate)[:, :, None, None].expand_as(x)
+    gate = x.mean(3).mean(2) if n.steps else F.adaptive_avg_pool2d(x, 1).flatten(1)
+    return x * torch.sigmoid(n.a(gate))[:, :, None, None].expand_as(x)
 
 
 def channels_last(n, x):
@@ -130,7 +142,7 @@ def random_unit(draw, kind):
     stride = draw.choice((1, 1, 1, 2, (2, 1), (1, 3)))
     padding = draw.choice((0, 1, 2, (0, 1), (2, 0)))
     half = tuple(side // 2 for side in pair(kernel))
-    a, b, c = (nn.Conv2d(3, 3, draw.choice(KERNELS), padding="same", dilation=dilation) for _ in range(3))
+    a, b, c, d = (nn.Conv2d(3, 3, draw.choice(KERNELS), padding="same", dilation=dilation) for _ in range(4))
     match kind:
         case "convolution":
             return nn.Conv2d(3, 3, kernel, stride, padding, dilation)
@@ -156,11 +168,21 @@ def random_unit(draw, kind):
         case "alias":
             return Network(alias, a=a, b=b, c=c)
         case "split":
-            return Network(split, grow=nn.Conv2d(3, 6, 1), a=a, b=b, mix=nn.Conv2d(6, 3, 1))
+            return Network(split, a=a, b=b, c=c, d=d, start=draw.randrange(4))
+        case "slice":
+            rows, columns = (slice(draw.randrange(3), None, draw.choice((1, 2, 3))) for _ in range(2))
+            return Network(lambda n, x: x[:, :, rows, columns])
+        case "crop":
+            padding = draw.choice((0, 1))
+            return Network(skip, a=convolution(5, padding), cut=2 - padding)
+        case "shortcut":
+            channels = draw.choice((3, 5))
+            unit = Network(shortcut, a=nn.Conv2d(3, channels, 3, 2, 1))
+            return nn.Sequential(unit, nn.Conv2d(channels, 3, 1))
         case "spatial-gate":
             return Network(spatial_gate, a=nn.Conv2d(2, 1, 7, padding=3))
         case "channel-gate":
-            return Network(channel_gate, a=nn.Linear(3, 3))
+            return Network(channel_gate, a=nn.Linear(3, 3), steps=draw.random() < 0.5)
         case "channels-last":
             return Network(channels_last, a=nn.LayerNorm(3))
         case "norm":
@@ -173,7 +195,7 @@ def random_unit(draw, kind):
 
 ACTIVATIONS = (F.gelu, F.silu, torch.tanh, F.hardswish, lambda x: F.relu(x, inplace=True))
 KINDS = """convolution depthwise zero-pad pooling residual branches nested cropped-branches alias
-split spatial-gate channel-gate channels-last norm activation""".split()
+split slice crop shortcut spatial-gate channel-gate channels-last norm activation""".split()
 
 
 def random_network(seed):

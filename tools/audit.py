@@ -125,7 +125,7 @@ def _shrinking(network: nn.Module) -> tuple[str, bool]:
 def _max_pooling(network: nn.Module) -> tuple[str, bool]:
     found = 0
     for operation in _used(network):
-        summarises = operation.after[2:].numel() < operation.before[0][2:].numel()
+        summarises = operation.after[2:].numel() < operation.arguments[0].shape[2:].numel()
         found += "max_pool" in operation.name or (operation.name in ("amax", "max") and summarises)
     return f"{found} found", not found
 
@@ -183,7 +183,7 @@ def _global_average(network: nn.Module) -> tuple[str, bool]:
     """An average over the whole map, behind which nothing has a height or a width any more."""
     found: list[str] = []
     for operation in _used(network):
-        before, after = operation.before[0][2:], operation.after[2:]
+        before, after = operation.arguments[0].shape[2:], operation.after[2:]
         if after.numel() > 1:
             found = []
         elif operation.name in ("mean", "avg_pool2d") and before.numel() > 1:

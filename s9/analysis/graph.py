@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from s9.errors import UserError
 
@@ -18,8 +19,9 @@ BATCH = 2  # images in a recorded batch
 # The statistics of norms do not count for the receptive field.
 POINTWISE = frozenset(
     """native_batch_norm native_group_norm native_layer_norm _prelu_kernel hardshrink hardswish hardtanh
-    log_sigmoid_forward softplus softshrink""".split()
+    log_sigmoid_forward softplus softshrink alias detach expand""".split()
 )
+PARTS = ("slice", "split", "split_with_sizes")  # take some of the channels, if they are told to work on those
 LAYOUT = ("clone", "_to_copy")  # depend on a tensor's strides and type; not recorded
 
 
@@ -32,23 +34,32 @@ class Window(NamedTuple):
     dilation: int
 
 
+class Argument(NamedTuple):
+    """A tensor that an operation takes."""
+
+    shape: torch.Size
+    writers: list[int]  # numbers of the operations that wrote to its memory; none without the images
+    made: list[tuple[int, int]]  # (operation, result) that it is, then those that wrote to its memory since
+
+
 @dataclass
 class Operation:
     """An ATen operation whose result depends on the images; the first is "images", the last "output"."""
 
     name: str  # as in torch.ops.aten, without the overload and the underscore of an in-place operation
     layer: str  # dotted name of the torch.nn module that runs it; empty outside of one
-    writers: list[list[int]]  # of each tensor argument: numbers of the operations that wrote to its memory
-    before: list[torch.Size]  # shapes of the tensor arguments
+    arguments: list[Argument]
     after: torch.Size  # shape of its first result
+    dims: tuple[int, ...] = ()  # dimensions that it is told to work on, from the end: -1 is the last
     windows: tuple[Window, ...] = ()  # over height and width; empty if it slides none
+    channels: tuple[list[int], ...] = ()  # that each result takes, -1 for a constant; empty if it takes all
     pointwise: bool = False
     used: bool = False  # whether the network's output depends on it
 
     @property
     def sources(self) -> set[int]:
         """Numbers of the operations that it depends on."""
-        return set().union(*self.writers)
+        return {writer for argument in self.arguments for writer in argument.writers}
 
 
 class _Recorder(TorchDispatchMode):
@@ -60,10 +71,11 @@ class _Recorder(TorchDispatchMode):
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
-        self.operations = [Operation("images", "", [], [], images.shape)]
+        self.operations = [Operation("images", "", [], images.shape)]
         self.layers: list[str] = []
         # The weak reference keeps the storage's address from being reused, not its memory.
         self.writers = {StorageWeakRef(images.untyped_storage()): [0]}
+        self.made = WeakTensorKeyDictionary({images: [(0, 0)]})  # Argument.made when the tensor was returned
 
     def enter(self, name: str, *_: Any) -> None:
         """A hook: the layer begins."""
@@ -73,9 +85,12 @@ class _Recorder(TorchDispatchMode):
         """A hook: it ends."""
         self.layers.pop()
 
-    def writers_of(self, tensors: list[Tensor]) -> list[list[int]]:
-        """Of each tensor, the numbers of the operations that wrote to its memory; none without the images."""
-        return [list(self.writers.get(StorageWeakRef(tensor.untyped_storage()), ())) for tensor in tensors]
+    def argument(self, tensor: Tensor) -> Argument:
+        """What is known of a tensor; -1 for an operation that is not recorded."""
+        writers = list(self.writers.get(StorageWeakRef(tensor.untyped_storage()), ()))
+        made = self.made.get(tensor, [(-1, 0)])
+        since = [(writer, 0) for writer in writers if writer > made[-1][0]]
+        return Argument(tensor.shape, writers, made + since)
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -85,29 +100,34 @@ class _Recorder(TorchDispatchMode):
         given = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
         name = schema.name.removeprefix("aten::").removesuffix("_" if schema.is_mutable else "")
         name = name.removeprefix("_unsafe_")
-        tensors, results = _tensors_in(given), _tensors_in(result)
-        sources = self.writers_of(tensors)
+        results = _tensors_in(result)
+        arguments = [self.argument(tensor) for tensor in _tensors_in(given)]
         shape_alone = name.startswith("new_") or name.endswith("_like")
-        if shape_alone or not any(sources):
+        if shape_alone or not any(argument.writers for argument in arguments):
             return result
         if name in LAYOUT:
-            (self.writers[StorageWeakRef(result.untyped_storage())],) = sources
+            self.writers[StorageWeakRef(result.untyped_storage())] = arguments[0].writers
+            self.made[result] = arguments[0].made
             return result
         if name == "nonzero" or torch.Tag.data_dependent_output in function.tags:
             raise UserError("the network's layers must not depend on the values of an image")
-        for tensor in results:
+        number = len(self.operations)
+        for index, tensor in enumerate(results):
+            self.made[tensor] = [(number, index)]
             writers = self.writers.setdefault(StorageWeakRef(tensor.untyped_storage()), [])
             if schema.is_mutable or not writers:
-                writers.append(len(self.operations))
+                writers.append(number)
+        pointwise = name in POINTWISE or torch.Tag.pointwise in function.tags
         self.operations.append(
             Operation(
                 name,
                 self.layers[-1] if self.layers else "",
-                sources,
-                [tensor.shape for tensor in tensors],
+                arguments,
                 results[0].shape if results else torch.Size(),
+                _dims(given),
                 _windows(name, given),
-                name in POINTWISE or torch.Tag.pointwise in function.tags or _moves_channels(name, given),
+                _channels(name, given, function),
+                pointwise and "out" not in given,
             )
         )
         return result
@@ -118,9 +138,22 @@ def _tensors_in(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _moves_channels(name: str, given: dict[str, Any]) -> bool:
-    """Whether it moves the channels behind the positions, as a norm over them needs, or back."""
-    return name == "permute" and given["dims"] in ([0, 2, 3, 1], [0, 3, 1, 2])
+def _dims(given: dict[str, Any]) -> tuple[int, ...]:
+    dims, sides = given.get("dim", given.get("dims")), max(_tensors_in(given)[0].ndim, 1)
+    dims = [dims] if isinstance(dims, int) else dims or []
+    return tuple(dim % sides - sides for dim in dims)
+
+
+def _channels(name: str, given: dict[str, Any], function: Any) -> tuple[list[int], ...]:
+    """Runs the function on the numbers of the channels."""
+    changed: dict[str, Any] = {"dim": -3}
+    if name == "constant_pad_nd" and len(given["pad"]) > 4:
+        changed = {"pad": [0, 0, 0, 0, *given["pad"][4:6]], "value": -1}
+    elif name not in PARTS or _dims(given) != (-3,):
+        return ()
+    numbers = torch.arange(given["self"].shape[-3]).view(-1, 1, 1)
+    parts = _tensors_in(function(**given | changed | {"self": numbers}))
+    return tuple(part.flatten().tolist() for part in parts)
 
 
 def _windows(name: str, given: dict[str, Any]) -> tuple[Window, ...]:
@@ -133,6 +166,11 @@ def _windows(name: str, given: dict[str, Any]) -> tuple[Window, ...]:
     elif name == "constant_pad_nd":
         left, top = (*given["pad"][::2], 0)[:2]
         sizes = (1, 1), (1, 1), (top, left), (1, 1)
+    elif name == "slice" and _dims(given) in ((-2,), (-1,)):
+        side = given["self"].shape[given["dim"]]
+        start, _, step = slice(given.get("start"), given.get("end"), given.get("step")).indices(side)
+        part, whole = Window(1, step, -start, 1), Window(1, 1, 0, 1)
+        return (part, whole) if _dims(given) == (-2,) else (whole, part)
     else:
         return ()
     return tuple(Window(*sides) for sides in zip(*sizes, strict=True))
@@ -154,8 +192,9 @@ def trace(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) ->
             module.register_forward_hook(recorder.leave)
     with torch.no_grad(), recorder:
         results = _tensors_in(tried(images))
-    shapes, operations = [result.shape for result in results], recorder.operations
-    operations.append(Operation("output", "", recorder.writers_of(results), shapes, torch.Size(), used=True))
+    operations = recorder.operations
+    ends = [recorder.argument(result) for result in results]
+    operations.append(Operation("output", "", ends, torch.Size(), used=True))
     for operation in reversed(operations):
         for number in operation.sources if operation.used else ():
             operations[number].used = True

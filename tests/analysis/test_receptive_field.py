@@ -5,7 +5,19 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from conftest import long_tests
-from networks import Network, assert_exact, convolution, last, random_network
+from networks import (
+    Network,
+    alias,
+    assert_exact,
+    channels_last,
+    convolution,
+    last,
+    random_network,
+    shortcut,
+    skip,
+    spatial_gate,
+    split,
+)
 from torch import nn
 
 from model import S9Net
@@ -51,8 +63,35 @@ def test_random_networks_see_what_the_gradient_reaches(capsys):
     assert refused <= networks / 20
 
 
-def test_a_network_that_is_one_convolution():
-    assert_exact(nn.Conv2d(3, 3, (3, 5), (2, 1), (1, 0), (1, 2)))
+EXACT = {
+    "one convolution": nn.Conv2d(3, 3, (3, 5), (2, 1), (1, 0), (1, 2)),
+    "an alias of what changes in place": Network(alias, a=convolution(3), b=convolution(9), c=convolution(3)),
+    "channels apart": Network(
+        split, a=convolution(3), b=convolution(9), c=convolution(9), d=convolution(3), start=1
+    ),
+    "channels in groups, some of which see less": Network(
+        lambda n, x: n.c(torch.cat([n.a(x), n.b(x)], 1))[:, :3],
+        a=convolution(3),
+        b=convolution(9),
+        c=nn.Conv2d(6, 6, 3, padding=1, groups=2),
+    ),
+    "channels that see nothing": Network(
+        lambda n, x: (torch.cat([torch.zeros_like(x), n.b(x)], 1) + F.pad(n.a(x), (0, 0, 0, 0, 0, 3)))[:, :3],
+        a=convolution(3),
+        b=convolution(9),
+    ),
+    "a shortcut without parameters": Network(shortcut, a=nn.Conv2d(3, 5, 3, 2, 1)),
+    "a cropped skip": Network(skip, a=convolution(5, 0), cut=2),
+    "a spatial gate": Network(spatial_gate, a=nn.Conv2d(2, 1, 7, padding=3)),
+    "a norm of channels at the end": nn.Sequential(
+        convolution(3), Network(channels_last, a=nn.LayerNorm(3)), convolution(3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_network_of_an_unusual_form(name):
+    assert_exact(EXACT[name])
 
 
 # Properties
@@ -72,10 +111,15 @@ NO_ROW = {
     "adaptive_max_pool2d": lambda n, x: n.head(F.adaptive_max_pool2d(x, 1).flatten(1)),
     "AvgPool2d": lambda n, x: n.head(n.pool(x).flatten(1)),
     "mean": lambda n, x: n.head(x.mean((2, 3))),
+    "mean in two steps": lambda n, x: n.head(x.mean(3).mean(2)),
     "channels last": lambda n, x: n.head(x.permute(0, 2, 3, 1).mean((1, 2))),
     "flatten and Linear": lambda n, x: n.wide(x.flatten(1)),
     "a smaller grid": lambda n, x: n.small(F.adaptive_avg_pool2d(x, 7).flatten(1)),
-    "a gate": lambda n, x: x * n.head(x.mean((2, 3)))[:, :3, None, None].sigmoid(),
+    "a smaller grid, Dropout": lambda n, x: n.small(F.dropout(F.adaptive_avg_pool2d(x, 7) + 0).flatten(1)),
+    "a gate": lambda n, x: x * n.head(x.mean(2, True).mean(3, True).flatten(1))[:, :3, None, None],
+    "part of a map, changed in place by itself": lambda n, x: (x[:, 1:].relu_(), x)[1],
+    "an instance norm": lambda n, x: F.instance_norm(x),
+    "slices that take all": lambda n, x: x[:][:, :, :, :].detach(),
 }
 
 
@@ -174,21 +218,38 @@ def raw(function, **modules):
 
 def in_place(n, x):
     y = x * 2
-    y[:, 1:] += n.a(x)[:, 1:]
+    y[:, 1:].add_(n.a(x)[:, 1:])
     return y[:, :1].expand(-1, 3, -1, -1)
+
+
+def detached(n, x):
+    y = x * 2
+    keep = y.detach()
+    y += n.a(x)
+    return keep
+
+
+def from_zeros(n, x):
+    y = torch.zeros_like(x)
+    y[:, 1:].add_(x[:, 1:])
+    return y
 
 
 UNKNOWN = {
     "up-sampling": raw(lambda n, x: F.interpolate(x, scale_factor=2)),
     "a transposed convolution": raw(lambda n, x: n.m(x), m=nn.ConvTranspose2d(3, 3, 2, 2)),
-    "part of the channels, which see less": raw(
-        lambda n, x: n.apart(torch.cat([n.m(x), x], 1).tanh())[:, 3:],
-        m=convolution(9),
-        apart=nn.Conv2d(6, 6, 1, groups=6),
-    ),
     "part of what changes in place": raw(in_place),
+    "another name of what changes in place": raw(detached),
+    "a map that changes in place as a vector": raw(lambda n, x: (x.flatten(1).relu_(), x)[1]),
+    "a map that is put together in place": raw(from_zeros),
+    "a vector that becomes a map": raw(lambda n, x: x.flatten(1).view_as(x)),
+    "a place for the result": raw(lambda n, x: torch.mul(x, 2, out=n.a(x))),
+    "a map as weights": Network(lambda n, x: F.conv2d(x, x)),
+    "a map as weights alone": Network(lambda n, x: F.conv2d(torch.ones(1, 3, 40, 40), x)),
+    "a gate for each row": raw(lambda n, x: x * x.mean((1, 3), keepdim=True)),
+    "pooling of width and channels": Network(lambda n, x: F.adaptive_avg_pool2d(x.permute(0, 2, 3, 1), 1)),
+    "images as channels": raw(lambda n, x: n.m(x[:, :2].permute(1, 0, 2, 3)), m=nn.Conv2d(2, 3, 3)),
     "channels as positions": raw(lambda n, x: n.m(x.permute(0, 2, 3, 1)), m=nn.Conv2d(32, 3, 3)),
-    "part of the positions": raw(lambda n, x: x[:, :, ::2, ::2]),
     "height and width exchanged": raw(lambda n, x: x.mT),
     "an average, with layers behind": raw(lambda n, x: F.avg_pool2d(x, 32)),
     "softmax over positions": raw(lambda n, x: F.softmax(x, dim=2)),
@@ -198,6 +259,7 @@ UNKNOWN = {
     "a Linear between maps": raw(lambda n, x: n.m(x.flatten(1)).view(-1, 3, 32, 32), m=nn.Linear(3072, 3072)),
     "uneven pooling": raw(lambda n, x: F.adaptive_avg_pool2d(x, 7)),
     "one position for all": raw(lambda n, x: x * n.m(x), m=nn.Conv2d(3, 3, 32)),
+    "one position, spread": raw(lambda n, x: n.m(x).expand_as(x), m=nn.Conv2d(3, 3, 32)),
     "both halves at each position": raw(lambda n, x: x + x.flip(3)),
     "Conv1d": raw(lambda n, x: n.m(x.flatten(2)).view_as(x), m=nn.Conv1d(3, 3, 3, padding=1)),
     "an output that depends on no pixel": Network(lambda n, x: torch.zeros_like(x)),
