@@ -92,6 +92,8 @@ def create_run(settings: Settings, folder: Path | None = None, runs: Path = RUNS
     """
     for number in itertools.count(1):
         candidate = folder or runs / f"{settings.model}-{settings.dataset}-{number}"
+        if folder is None and os.path.lexists(candidate):
+            continue
         files.ensure_writable(candidate / LOG, LOG)
         if not any(candidate.glob("checkpoint*.pt")) and not (candidate / SETTINGS).exists():
             with suppress(FileExistsError):

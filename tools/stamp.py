@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         address = own_address(REPO)
         changed = stamp(REPO, address)
+    except UnicodeError as error:
+        parser.error(f"a file to stamp is not UTF-8 ({error}): git restore it")
     except (UserError, OSError) as error:
         parser.error(str(error))
     print(f"{address}: {', '.join(changed)} changed: commit and push" if changed else f"{address} as before")
@@ -59,7 +61,7 @@ def own_address(folder: Path) -> str:
 def stamp(root: Path, address: str) -> list[str]:
     """Writes OWNER/REPO into the files in `root` that name it; returns the names of those that change.
 
-    Raises OSError, and changes nothing, if one is missing.
+    Raises OSError or UnicodeError, and changes nothing, if one is missing or no text in UTF-8.
     """
     old = {name: (root / name).read_bytes().decode() for name in PLACES}
     new = {name: NAMED.sub(rf"\g<1>{address}\g<3>", text) for name, text in old.items()}

@@ -62,6 +62,15 @@ def test_a_folder_that_holds_part_of_a_run_is_not_claimed(tmp_path, name):
     assert (tmp_path / name).read_bytes() == b"hours of work"
 
 
+def test_a_new_run_takes_a_name_that_nothing_has(tmp_path):
+    """Neither a file nor the weights that are all that is left of a run."""
+    (tmp_path / "reference-cifar10-1").touch()
+    (tmp_path / "reference-cifar10-2").mkdir()
+    (tmp_path / "reference-cifar10-3").symlink_to("nowhere")
+    folders = [records.create_run(Settings(), runs=tmp_path).name for _ in range(2)]
+    assert folders == ["reference-cifar10-4", "reference-cifar10-5"]
+
+
 def test_only_a_run_of_the_same_settings_is_resumed(run):
     records.write(run, build("reference"))
     with pytest.raises(UserError, match=r"nothing to resume in .*: it holds no checkpoint"):

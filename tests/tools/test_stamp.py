@@ -93,3 +93,14 @@ def test_the_command_takes_the_origins_address_and_needs_nothing_installed(fork)
     printed = [subprocess.check_output(command, encoding="utf-8") for _ in range(2)]
     changed = f"alice/S9: {', '.join(FILES)} changed: commit and push\n"
     assert printed == [changed, "alice/S9 as before\n"]
+
+
+def test_a_page_in_another_encoding_is_one_line_and_changes_nothing(fork, monkeypatch, refused):
+    monkeypatch.setattr(stamp, "REPO", fork)
+    git(fork, "init", "--quiet")
+    git(fork, "remote", "add", "origin", "https://github.com/alice/S9")
+    before = texts(fork)
+    (fork / "README.md").write_text(before["README.md"], encoding="utf-16")
+    assert "a file to stamp is not UTF-8" in refused(stamp)
+    (fork / "README.md").write_text(before["README.md"], encoding="utf-8")
+    assert texts(fork) == before
