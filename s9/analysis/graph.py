@@ -139,9 +139,9 @@ def _tensors_in(tree: Any) -> list[Tensor]:
 
 
 def _dims(given: dict[str, Any]) -> tuple[int, ...]:
-    dims, sides = given.get("dim", given.get("dims")), max(_tensors_in(given)[0].ndim, 1)
+    dims, sides = given.get("dim", given.get("dims")), _tensors_in(given)[0].ndim
     dims = [dims] if isinstance(dims, int) else dims or []
-    return tuple(dim % sides - sides for dim in dims)
+    return tuple(dim - sides if dim >= 0 else dim for dim in dims)
 
 
 def _channels(name: str, given: dict[str, Any], function: Any) -> tuple[list[int], ...]:

@@ -163,7 +163,7 @@ def _ends(operation: Operation, one: Map, axis: int) -> bool:
     """Whether an operation on a map looks at the whole of it at once."""
     name, after = operation.name, operation.after
     if name in REDUCTIONS:
-        return not operation.dims or one.dim in operation.dims
+        return one.dim in operation.dims
     if name in ("view", "squeeze"):
         return after[:1] == (BATCH,) and after[2:].numel() == 1
     whole = name == "avg_pool2d" and operation.windows[axis].kernel == one.n and after[2 + axis] == 1
@@ -192,9 +192,9 @@ def _results(operation: Operation, arguments: list[Map | None], axis: int) -> li
     if len(seen) > 1 or not arguments[0]:
         raise unknown
     reach = reach.expand(before[0][1], 2)
-    if name == "view" and len(after) == 4 and after[2:] == before[0][2:]:  # an instance norm's
+    if name == "view" and after[2:] == before[0][2:]:  # an instance norm's
         reach = reach.expand(before[0][0], -1, -1).reshape(after[0], -1, 2).amax(0)
-    elif name in REDUCTIONS and dims == (-3,) and len(after) == 4:
+    elif name in REDUCTIONS and dims == (-3,):
         reach = reach.amax(0, keepdim=True)
     elif name in REDUCTIONS and dims == (-3 - dim,):  # over the other axis
         dim = dim if len(after) == 4 else -1

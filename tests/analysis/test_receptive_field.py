@@ -70,18 +70,30 @@ EXACT = {
         split, a=convolution(3), b=convolution(9), c=convolution(9), d=convolution(3), start=1
     ),
     "channels in groups, some of which see less": Network(
-        lambda n, x: n.c(torch.cat([n.a(x), n.b(x)], 1))[:, :3],
+        lambda n, x: n.c(torch.cat([n.a(x), n.b(x)], 1)).split([2, 4], 1)[0],
         a=convolution(3),
         b=convolution(9),
         c=nn.Conv2d(6, 6, 3, padding=1, groups=2),
     ),
     "channels that see nothing": Network(
-        lambda n, x: (torch.cat([torch.zeros_like(x), n.b(x)], 1) + F.pad(n.a(x), (0, 0, 0, 0, 0, 3)))[:, :3],
+        lambda n, x: (
+            torch.cat([torch.zeros_like(x), n.b(x)], 1)
+            + F.pad(n.b(x), (0, 0, 0, 0, 3, 0))
+            + F.pad(n.a(x), (0, 0, 0, 0, 0, 3))
+        )[:, :3],
         a=convolution(3),
         b=convolution(9),
     ),
+    "one channel, spread": Network(
+        lambda n, x: n.b(n.a(x).expand(-1, 3, -1, -1)),
+        a=nn.Conv2d(3, 1, 3),
+        b=nn.Conv2d(3, 3, 3, groups=3),
+    ),
     "a shortcut without parameters": Network(shortcut, a=nn.Conv2d(3, 5, 3, 2, 1)),
     "a cropped skip": Network(skip, a=convolution(5, 0), cut=2),
+    "a skip to one side": Network(
+        lambda n, x: x[:, :, 4:, 4:] + n.a(x)[:, :, :-2, :-2], a=convolution(3, padding=0)
+    ),
     "a spatial gate": Network(spatial_gate, a=nn.Conv2d(2, 1, 7, padding=3)),
     "a norm of channels at the end": nn.Sequential(
         convolution(3), Network(channels_last, a=nn.LayerNorm(3)), convolution(3)
@@ -119,7 +131,8 @@ NO_ROW = {
     "a gate": lambda n, x: x * n.head(x.mean(2, True).mean(3, True).flatten(1))[:, :3, None, None],
     "part of a map, changed in place by itself": lambda n, x: (x[:, 1:].relu_(), x)[1],
     "an instance norm": lambda n, x: F.instance_norm(x),
-    "slices that take all": lambda n, x: x[:][:, :, :, :].detach(),
+    "slices that take all, a copy": lambda n, x: x[:][:, :, :, :].detach().clone(),
+    "a crop": lambda n, x: x[:, :, 1:-1, 1:-1],
 }
 
 
@@ -141,6 +154,7 @@ BRANCHES = {"a": convolution(3), "b": convolution(7)}
 NUMBERS = {
     "a maximum over the whole map, which is a layer": (lambda n, x: F.max_pool2d(x, 32).squeeze(3), 32),
     "an average over a part of the map": (lambda n, x: F.avg_pool2d(x, 20).squeeze(3), 20),
+    "an average over a padded map": (lambda n, x: F.avg_pool2d(x, 32, padding=16), 32),
     "a gate with a wider layer, which does not count": (
         lambda n, x: n.a(x) * n.b(x).mean((2, 3), keepdim=True).sigmoid(),
         3,
@@ -242,13 +256,17 @@ UNKNOWN = {
     "another name of what changes in place": raw(detached),
     "a map that changes in place as a vector": raw(lambda n, x: (x.flatten(1).relu_(), x)[1]),
     "a map that is put together in place": raw(from_zeros),
-    "a vector that becomes a map": raw(lambda n, x: x.flatten(1).view_as(x)),
+    "a vector that becomes a map": Network(lambda n, x: x + n.a(x).flatten(1).view_as(x), a=convolution(3)),
+    "positions in another order": raw(lambda n, x: x.view(-1, 3, 16, 64)),
+    "maps below each other": raw(lambda n, x: torch.cat([x, x], 2)),
+    "channels that depend on no pixel": raw(lambda n, x: F.pad(x, (0, 0, 0, 0, 0, 3))[:, 3:]),
     "a place for the result": raw(lambda n, x: torch.mul(x, 2, out=n.a(x))),
     "a map as weights": Network(lambda n, x: F.conv2d(x, x)),
     "a map as weights alone": Network(lambda n, x: F.conv2d(torch.ones(1, 3, 40, 40), x)),
     "a gate for each row": raw(lambda n, x: x * x.mean((1, 3), keepdim=True)),
-    "pooling of width and channels": Network(lambda n, x: F.adaptive_avg_pool2d(x.permute(0, 2, 3, 1), 1)),
+    "pooling of width and channels": Network(lambda n, x: F.adaptive_avg_pool2d(x.permute(0, 2, 3, 1), 2)),
     "images as channels": raw(lambda n, x: n.m(x[:, :2].permute(1, 0, 2, 3)), m=nn.Conv2d(2, 3, 3)),
+    "images as channels, channels taken together": Network(lambda n, x: n.m(x.mean(1)), m=nn.Conv2d(2, 3, 3)),
     "channels as positions": raw(lambda n, x: n.m(x.permute(0, 2, 3, 1)), m=nn.Conv2d(32, 3, 3)),
     "height and width exchanged": raw(lambda n, x: x.mT),
     "an average, with layers behind": raw(lambda n, x: F.avg_pool2d(x, 32)),
