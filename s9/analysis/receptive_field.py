@@ -134,7 +134,7 @@ def _follow(plan: list[Operation], axis: int) -> tuple[dict[int, Step], View]:
             continue
         results = _results(operation, arguments, axis)
         maps |= {(number, index): result for index, result in enumerate(results)}
-        slides = bool(operation.windows) and operation.name not in ("constant_pad_nd", "slice")
+        slides = bool(operation.windows) and operation.name != "constant_pad_nd"
         if operation.used and (slides or len(seen) > 1):
             before, after = {one.view for one in seen}, results[0].view
             steps[number] = Step(max(before), after, slides or before != {after})
