@@ -19,7 +19,7 @@ from s9 import records
 from s9.data.sources import DATASETS, load, load_recorded
 from s9.engine.hardware import DEVICES, PRECISIONS, Hardware
 from s9.engine.tracking import Tracker
-from s9.errors import CommandParser, Interrupted, RunError, UserError, option
+from s9.errors import CommandParser, Interrupted, RunError, UserError, option, printable
 from s9.settings import PRESETS, Settings, preset
 
 
@@ -40,12 +40,12 @@ def main(arguments: list[str] | None = None) -> None:
             parser.exit(2)
         parser.error(str(error))
     except RunError as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
+        parser.exit(1, f"{parser.prog}: {printable(error)}\n")
     except Interrupted as error:
         command = ["python", "train.py", *(sys.argv[1:] if arguments is None else arguments)]
         command += [] if options.out else ["--out", str(error.folder)]
         command += [] if options.resume else ["--resume"]
-        parser.exit(error.exit_code, f"\n{parser.prog}: {error}\n{shlex.join(command)}\n")
+        parser.exit(error.exit_code, f"\n{parser.prog}: {printable(error)}\n{shlex.join(command)}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{parser.prog}: stopped; to continue the run saved last, add --resume\n")
 

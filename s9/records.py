@@ -266,6 +266,11 @@ def _read_settings(folder: Path) -> tuple[Settings, dict]:
         settings, found = from_record(facts.pop("settings")), facts.keys() | facts["data"].keys()
         if missing := {"fingerprint", "train", "test", *SAME_HARDWARE_AND_CODE} - found:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        counts = facts["data"]["train"], facts["data"]["test"]
+        if not all(isinstance(count, int) and count > 0 for count in counts):
+            raise ValueError("its numbers of images are none")
+        if not all(isinstance(package, str) for package in facts["versions"].values()):
+            raise ValueError("its versions are not text")
         return settings, facts
 
 

@@ -174,6 +174,7 @@ def test_a_second_interrupt_ends_at_once():
     ("error", "code", "words"),
     [
         (RunError("epoch 2, batch 1: the loss is nan"), 1, "train.py: epoch 2, batch 1: the loss is nan\n"),
+        (RunError("cannot write to a\nb"), 1, r"train.py: cannot write to a\nb" + "\n"),
         (KeyboardInterrupt(), 130, "\ntrain.py: stopped; to continue the run saved last, add --resume\n"),
     ],
 )

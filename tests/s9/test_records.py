@@ -135,6 +135,22 @@ def test_weights_of_another_network_are_refused_and_change_nothing(run, other, m
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        ({"data": FACTS["data"] | {"train": None}}, "its numbers of images are none"),
+        ({"data": FACTS["data"] | {"test": -1}}, "its numbers of images are none"),
+        ({"versions": {"torch": 2}}, "its versions are not text"),
+        ({"versions": None}, "no attribute 'values'"),
+    ],
+)
+def test_facts_of_another_type_are_refused(run, damage, problem):
+    """The pages and the audit compute with them."""
+    records.write(run._replace(facts=FACTS | damage), build("reference"))
+    with pytest.raises(UserError, match=rf"settings.json is not the record of a run \(.*{problem}"):
+        records.read(run.folder)
+
+
 @pytest.mark.parametrize("metadata", [None, {}, {"made by": "another"}, {"network": "S9Net\nand a line"}])
 def test_weights_without_the_name_of_their_network_are_refused(run, metadata):
     path = run.folder / records.WEIGHTS
