@@ -17,6 +17,7 @@ from torch import nn
 import utils
 from s9 import colab, files, records
 from s9.data.sources import Data, load
+from s9.errors import UserError
 from s9.records import Run
 from tools import answers, claims, report, stamp
 
@@ -121,9 +122,15 @@ def git_lines() -> str:
 
 
 def pack(root: Path, archive: Path) -> None:
-    """Writes the files of a git repository that are new or differ from its last commit to a zip archive."""
+    """Writes the files of a git repository that are new or differ from its last commit to a zip archive.
+
+    Raises UserError if git cannot list them.
+    """
     command = ["git", "ls-files", "--modified", "--others", "--exclude-standard", "-z", *CHANGED]
-    listed = subprocess.check_output(command, cwd=root, encoding="utf-8")
+    try:
+        listed = subprocess.check_output(command, cwd=root, encoding="utf-8")
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"git cannot list the files that changed in {root} ({error})") from error
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for name in filter(None, listed.split("\0")):
             if (root / name).exists():

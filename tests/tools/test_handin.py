@@ -110,3 +110,10 @@ def test_in_colab_the_run_is_handed_in_and_downloaded_as_one_archive(fork, monke
     if given:
         written = json.loads((fork / "S9.ipynb").read_text(encoding="utf-8"))
         assert written == notebook and "widgets" not in written["metadata"]
+
+
+def test_a_folder_that_git_cannot_list_is_one_line(tmp_path):
+    (tmp_path / ".git").touch()  # No repository, nor a part of one above it.
+    with pytest.raises(UserError, match=r"git cannot list the files that changed in .*exit status 128"):
+        handin.pack(tmp_path, tmp_path / "handin.zip")
+    assert not (tmp_path / "handin.zip").exists()
