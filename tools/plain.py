@@ -65,16 +65,17 @@ class Plain:
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.9)
         self.accuracy = 0.0
 
-    def train(self, batches: list | DataLoader) -> int:
-        """Takes a step a batch; returns the number of images."""
-        self.network.train()
+    def train(self, batches: list | DataLoader, learn: bool = True) -> int:
+        """Takes a step a batch, if it is to learn; returns the number of images."""
+        self.network.train(learn)
         correct = count = 0
         for images, labels in batches:
-            images, labels = images.to(self.device), labels.to(self.device)
-            self.optimizer.zero_grad()
-            logits = self.network(images)
-            F.cross_entropy(logits, labels).backward()
-            self.optimizer.step()
+            labels = labels.to(self.device)
+            logits = self.network(images.to(self.device))
+            if learn:
+                self.optimizer.zero_grad()
+                F.cross_entropy(logits, labels).backward()
+                self.optimizer.step()
             correct += (logits.argmax(1) == labels).sum().item()
             count += len(labels)
         self.accuracy = 100 * correct / count
@@ -83,14 +84,7 @@ class Plain:
     @torch.no_grad()
     def test(self, batches: list | DataLoader) -> int:
         """Counts correct predictions; returns the number of images."""
-        self.network.eval()
-        correct = count = 0
-        for images, labels in batches:
-            logits = self.network(images.to(self.device))
-            correct += (logits.argmax(1) == labels.to(self.device)).sum().item()
-            count += len(labels)
-        self.accuracy = 100 * correct / count
-        return count
+        return self.train(batches, learn=False)
 
 
 def train_recorded(data: Data, device: torch.device, file: Path, epochs: int = EPOCHS) -> None:

@@ -164,7 +164,7 @@ def test_time_to_85_ends_with_the_first_epoch_that_reaches_it(tiny, monkeypatch,
         for number, accuracy in enumerate(accuracies, 1)
     ]
     monkeypatch.setattr(utils, "fit", lambda *_, **__: SimpleNamespace(history=history))
-    monkeypatch.setattr(benchmark, "epoch_seconds", lambda trainer, _: 15 if type(trainer) is Plain else 5)
+    monkeypatch.setattr(benchmark, "epoch_seconds", lambda trainer, *_: 15 if type(trainer) is Plain else 5)
     reference, fast = benchmark.measure_time_to_limit(tiny)
     plain = 15 * benchmark.PLAIN_EPOCHS
     assert reference[2:5] == (plain, 5 * benchmark.REFERENCE_EPOCHS, plain / 5 / benchmark.REFERENCE_EPOCHS)
@@ -187,7 +187,7 @@ def test_an_epoch_is_ten_times_a_tenth_without_its_start(monkeypatch):
         now += next(durations)
 
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now)
-    assert benchmark.epoch_seconds(SimpleNamespace(train=work, test=work), ([], [])) == 30
+    assert benchmark.epoch_seconds(SimpleNamespace(train=work, test=work), [], []) == 30
 
 
 def test_a_report_is_printed_as_a_table_and_a_damaged_one_named(tmp_path):
