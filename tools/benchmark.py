@@ -65,11 +65,6 @@ class Bench(NamedTuple):
     device: torch.device
     seconds: float
 
-    @property
-    def on_gpu(self) -> bool:
-        """Whether a CUDA device is measured."""
-        return self.device.type == "cuda"
-
     def compare(self, name: str, what: str, plain: Way, ours: Way, limit: float | None = None) -> Row:
         """A row of images/s."""
         before, after = rates([plain, ours], self.seconds)
@@ -129,7 +124,7 @@ def first_images(data: Data, count: int) -> Data:
 
 def ready_batches(bench: Bench, loader: Loader) -> tuple[list, list]:
     """A loader's first batches twice, on the device: as plain has them, and as ours has them."""
-    ours = list(islice(loader, 40 if bench.on_gpu else 4))
+    ours = list(islice(loader, 40 if bench.device.type == "cuda" else 4))
     return [(images.contiguous(), labels) for images, labels in ours], ours
 
 
@@ -139,7 +134,7 @@ def measure_step(bench: Bench) -> Iterator[Row]:
         plain, ours = Plain(bench.device, name), Ours(bench, name)
         plain_batches, batches = ready_batches(bench, ours.state.train_loader)
         precision, our_way = precision_of(ours.state.accelerator), partial(ours.train, batches)
-        matrices = torch.randn(2, *[8192 if bench.on_gpu else 2048] * 2, device=bench.device)
+        matrices = torch.randn(2, *[8192 if bench.device.type == "cuda" else 2048] * 2, device=bench.device)
         ways = [
             partial(plain.train, plain_batches),
             our_way,
@@ -154,7 +149,7 @@ def measure_step(bench: Bench) -> Iterator[Row]:
         share, our_share = 100 * before * work / peak, 100 * after * work / our_peak
         what = f"step of {name}, % of the peak of a matrix product"
         yield Row("step", what, share, our_share, our_share / share)
-        if bench.on_gpu:
+        if bench.device.type == "cuda":
             eager = partial(Ours(bench, name, graph=False).train, batches)
             yield bench.compare("step", f"step of {name} without and with a CUDA graph", eager, our_way)
 
@@ -191,7 +186,7 @@ def measure_data(bench: Bench) -> Iterator[Row]:
 def measure_epoch(bench: Bench) -> Iterator[Row]:
     """An epoch of the notebook's network, loader and training together, on 32-pixel images."""
     workers = default_workers(bench.device)
-    part = bench._replace(data=first_images(bench.data, 25_600 if bench.on_gpu else 1_280))
+    part = bench._replace(data=first_images(bench.data, 25_600 if bench.device.type == "cuda" else 1_280))
     plain_loader, _ = plain_loaders(part.data, workers)
     ours = Ours(part, "best", workers=workers)
     ways = (

@@ -173,15 +173,16 @@ def table(rows: Sequence[dict[str, str]], right: Sequence[str] = ()) -> str:
 def _row(runs: Sequence[Run]) -> dict[str, str]:
     """What tables say of runs that differ in the seed alone."""
     name = "validation" if runs[0].settings.validation else "test"
-    return {
-        "epochs": f"{runs[0].settings.epochs}",
-        f"{name} accuracy, last epoch": accuracy_text(runs),
-        "n": f"{len(runs)}",
-        "shortest time": _time(runs),
-        "device, precision": _told(runs, DEVICE),
-        "commit": _told(runs, COMMIT),
-        "command": _commands(runs),
-    }
+    with records.reading(runs[0].folder / records.SETTINGS, "is not the record of a run"):
+        return {
+            "epochs": f"{runs[0].settings.epochs}",
+            f"{name} accuracy, last epoch": accuracy_text(runs),
+            "n": f"{len(runs)}",
+            "shortest time": _time(runs),
+            "device, precision": _told(runs, DEVICE),
+            "commit": _told(runs, COMMIT),
+            "command": _commands(runs),
+        }
 
 
 @functools.cache
@@ -263,5 +264,11 @@ def read_marks(path: Path) -> list[dict[str, str]]:
     accuracy: on the test set, percent. rules: those of RULES that its code or its summary keeps, separated
     by ", ". protocol: the epoch whose accuracy it is, averaging, test-time augmentation.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    with records.reading(path, "is not the table of public networks", "git restore it"):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        rules = {rule for row in rows for rule in row["rules"].split(", ")}
+        numbers = [float(row[name] or 0) for row in rows for name in ("parameters", "accuracy", "epochs")]
+        if not numbers or not rules <= {*RULES, ""} or any(None in row.values() for row in rows):
+            raise ValueError("a row is cut or names an unknown rule, or there is none")
+        return rows

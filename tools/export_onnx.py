@@ -80,19 +80,14 @@ def to_onnx(trained: Trained) -> bytes:
 def largest_difference(content: bytes, network: nn.Module) -> float:
     """Largest difference between the logits of ONNX Runtime and of PyTorch, on the CPU; NaN if one is NaN.
 
-    content: of an ONNX file. The inputs are batches of 1, 7 and 64 images of normally distributed values.
+    content: of an ONNX file. The inputs are 64 images of normally distributed values.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    network.eval()
-    generator = torch.Generator().manual_seed(0)
-    differences = []
-    for count in (1, 7, 64):
-        images = torch.randn(count, 3, 32, 32, generator=generator)
-        (logits,) = session.run(["logits"], {"images": images.numpy()})
-        differences.append((torch.from_numpy(logits) - network(images)).abs().max())
-    return torch.stack(differences).max().item()
+    images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    (logits,) = session.run(["logits"], {"images": images.numpy()})
+    return (torch.from_numpy(logits) - network.eval()(images)).abs().max().item()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from s9.data.device_loader import normalise
 from s9.data.sources import Data
@@ -75,9 +75,7 @@ def first_layer(
     return convolution.weight.detach().cpu().numpy(), answers.cpu().numpy()
 
 
-def _inputs(
-    network: nn.Module, images: np.ndarray, mean: Sequence[float], std: Sequence[float]
-) -> torch.Tensor:
+def _inputs(network: nn.Module, images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """The images as the network takes them, on its device. Raises UserError if they are not uint8."""
     if images.dtype != np.uint8:
         raise UserError(f"images must be uint8 (n, height, width, 3), got {images.dtype} {images.shape}")

@@ -62,11 +62,9 @@ class Forecast:
 
     def seconds(self, step: float) -> float:
         """Seconds that all epochs to come take. step: seconds of one, on images of the first of `sizes`."""
-        total = -self.first * step
-        for size in self.sizes:
-            test = self.tested * TEST_SHARE * FULL_SIZE**2
-            total += self.batches * step * (size**2 + test) / self.sizes[0] ** 2
-        return total
+        test = self.tested * TEST_SHARE * FULL_SIZE**2
+        epochs = sum(size**2 + test for size in self.sizes) / self.sizes[0] ** 2
+        return step * (self.batches * epochs - self.first)
 
 
 class ProgressBar:

@@ -16,7 +16,7 @@ from s9.analysis.interpret import BINS, Calibration, Example, check_predictions,
 from s9.analysis.receptive_field import Row
 from s9.plots.style import BLUE, GREEN, GREY, VERMILLION, NotebookFigure, draw_image, new_figure, styled
 
-COLUMNS = 5  # of the misclassified images
+SHOWN, COLUMNS = 20, 5  # misclassified images, and how many in a row
 LIKELIEST = 3  # classes listed under each of them
 NUMBERED = 20  # classes, at most, whose numbers the confusion matrix shows; of more they would overlap
 KERNEL_COLUMNS = 8
@@ -157,24 +157,17 @@ def plot_confusion(
 
 @styled
 def plot_misclassified(
-    images: np.ndarray,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    dataset: str,
-    count: int = 20,
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], dataset: str
 ) -> NotebookFigure:
     """Draw misclassified test images with the true class and the three most probable classes.
 
     The sample is systematic: the mistakes are sorted by the probability of the predicted class, from high to
-    low (ties by index), and `count` evenly spaced ones are drawn, including both ends, or all if there are
-    fewer.
-
-    images: the whole test set without augmentation. count: at least 2.
+    low (ties by index), and SHOWN evenly spaced ones are drawn, including both ends, or all if there are
+    fewer. images: the whole test set without augmentation.
     """
     check_predictions(labels, probabilities, len(classes))
     wrong = probabilities.argmax(axis=1) != labels
-    shown = even_steps(probabilities.max(axis=1), wrong, count)
+    shown = even_steps(probabilities.max(axis=1), wrong, SHOWN)
     title = f"{wrong.sum():,} of {len(images):,} test images are misclassified"
     if len(shown) == 0:
         figure = new_figure(dataset, title, height=1.2)

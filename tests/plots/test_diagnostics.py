@@ -109,9 +109,10 @@ def named(cell):
     return [f"{name} {percent}" for name, percent in zip(texts[::2], texts[1::2], strict=True)]
 
 
-def test_misclassified_draws_even_steps_from_the_most_to_the_least_confident():
+def test_misclassified_draws_even_steps_from_the_most_to_the_least_confident(monkeypatch):
+    monkeypatch.setattr(diagnostics, "SHOWN", 3)
     confidences = [0, 0.6, 0.9, 0, 0.7, 0.8, 0.999, 0.55]
-    figure = diagnostics.plot_misclassified(*make_predictions(confidences), CLASSES, "cifar10", count=3)
+    figure = diagnostics.plot_misclassified(*make_predictions(confidences), CLASSES, "cifar10")
     cells, values = drawn(figure)
     assert values == [6, 5, 7]  # ranks 0, 2 (2.5 rounded to even) and 5 of 6, 2, 5, 4, 1, 7
     assert [cell.get_title() for cell in cells] == ["true: airplane"] * 3
