@@ -160,6 +160,12 @@ def test_a_run_that_was_continued_elsewhere_names_all_that_took_part(tmp_path):
     )
 
 
+def test_a_record_of_a_part_that_has_no_epoch_is_one_line(tmp_path):
+    run = make_run(tmp_path, facts=FACTS | {"resumed": [{}]})
+    with pytest.raises(UserError, match=r"settings\.json is not the record of a run"):
+        claims.runs_table([run])
+
+
 def test_the_command_repeats_all_settings_that_are_not_the_presets(tmp_path):
     run = make_run(tmp_path)
     settings = Settings(epochs=2, learning_rate=0.1, label_smoothing=0.0)
@@ -190,3 +196,22 @@ def test_the_committed_public_networks():
     ]  # fmt: skip
     row = rows_of(claims.marks_table(marks))[2]
     assert row[:-1] == ("woncoh1/era1a9", "163,744", "87.04%", "last epoch", "30", "35", "RF > 44")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "{header}\none,100,90.0,,51,blocks",
+        "{header}\none,many,90.0,,51,blocks,,https://one",
+        "{header}\none,100,90.0,,51,beautiful,,https://one",
+    ],
+    ids=["missing", "empty", "cut in a row", "a wrong number", "an unknown rule"],
+)
+def test_a_damaged_table_of_public_networks_is_one_line(text, tmp_path):
+    header = "name,parameters,accuracy,epochs,receptive_field,rules,protocol,source"
+    if text is not None:
+        (tmp_path / "public.csv").write_text(text.format(header=header), encoding="utf-8")
+    with pytest.raises(UserError, match=r"public\.csv is not the table of public networks \(.*: git restore"):
+        claims.read_marks(tmp_path / "public.csv")
