@@ -9,6 +9,20 @@ PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").g
 PROGRAMS = "accelerate cat cd gcc git jupyter make pip pytest python ruff source tensorboard torchrun".split()
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
+RUN_ALL = """
+import json, runpy, sys
+for words in json.loads(sys.argv[1]):
+    sys.stdout.reconfigure(errors="strict")
+    code, sys.argv = 0, words[words[0] == "-m" :]
+    run = runpy.run_module if words[0] == "-m" else runpy.run_path
+    try:
+        run(sys.argv[0], run_name="__main__")
+    except SystemExit as ended:
+        code = ended.code or 0
+    print(f"<exit {code}>", flush=True)
+"""
+"""One process for all commands, so that PyTorch is imported once; an exit code ends what each prints."""
+
 
 def read(path):
     return path.read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import REPO
 from made_runs import FACTS, make_run
+from pages import RUN_ALL
 from PIL import Image
 
 from model import build
@@ -24,19 +25,6 @@ COMMANDS = {
     "evaluate": (["train.py", "--evaluate", "{run}"], "0", "Test set: Average loss"),
     "report": (["assignment.py", "readme", "--check"], None, ""),
 }
-RUN_ALL = """
-import json, runpy, sys
-for words in json.loads(sys.argv[1]):
-    sys.stdout.reconfigure(errors="strict")
-    code, sys.argv = 0, words[words[0] == "-m" :]
-    run = runpy.run_module if words[0] == "-m" else runpy.run_path
-    try:
-        run(sys.argv[0], run_name="__main__")
-    except SystemExit as ended:
-        code = ended.code or 0
-    print(f"<exit {code}>", flush=True)
-"""
-"""One process for all commands, so that PyTorch is imported once."""
 
 
 @pytest.mark.parametrize(("encoding", "names"), [("ascii", list(COMMANDS)), ("cp1252", ["predict", "qna"])])

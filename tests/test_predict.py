@@ -1,10 +1,10 @@
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import REPO
 from made_runs import make_run
 from PIL import Image
 
@@ -16,7 +16,6 @@ from s9.data import photos
 from s9.data.cifar10 import CLASSES, MEAN, STD
 from s9.data.sources import load
 
-REPO = Path(__file__).parent.parent
 REFERENCE = REPO / "results" / "reference"
 
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 from conftest import REPO
 from made_runs import FACTS, Rule, copy_repository, make_run
+from pages import read
 
 import assignment
 import dataset
@@ -32,10 +33,6 @@ def repo(tmp_path, monkeypatch):
     copy = copy_repository(tmp_path / "repo", "results", "Images", "docs", "README.md")
     monkeypatch.setattr(report, "REPO", copy)
     return copy
-
-
-def read(path):
-    return path.read_text(encoding="utf-8")
 
 
 # The answers
@@ -183,7 +180,7 @@ def test_new_runs_lead_and_have_their_pages(repo, run, capsys):
     assert one_seed in text and run.log.strip() in text and summary(build("reference")) in text
 
 
-def test_a_history_that_its_log_contradicts_is_not_published(repo, refused, capsys):
+def test_a_history_that_its_log_contradicts_is_not_published(repo, refused):
     path = repo / "results" / "reference" / "history.csv"
     history = records.read_history(path)
     history[24] = history[24]._replace(test_accuracy=99.99)
@@ -193,8 +190,6 @@ def test_a_history_that_its_log_contradicts_is_not_published(repo, refused, caps
         line = refused(assignment, *arguments)
         assert "results/reference, epoch 25: test accuracy " in line and "99.99" in line
     assert {path: read(path) for path in repo.rglob("*.md")} == pages
-    assert assignment.main(["readme", "--check"]) == 1
-    assert "99.99" in capsys.readouterr().out
 
 
 # Pictures, and what every command refuses

@@ -13,13 +13,15 @@ FILES = stamp.PLACES
 
 
 @pytest.fixture
-def fork(tmp_path):
-    """A copy of the files that are stamped, which someone else stamped before."""
+def fork(tmp_path, monkeypatch):
+    """A repository of the files that are stamped, which someone else stamped before."""
     root = tmp_path / "fork"
     (root / "docs").mkdir(parents=True)
     for name in FILES:
         shutil.copy(REPO / name, root / name)
     stamp.stamp(root, "someone/else")
+    git(root, "init", "--quiet")
+    monkeypatch.setattr(stamp, "REPO", root)
     return root
 
 
@@ -51,7 +53,6 @@ def test_the_address_goes_everywhere_and_can_be_replaced(fork):
     ],
 )
 def test_an_origin_may_be_in_any_of_gits_forms(url, fork):
-    git(fork, "init", "--quiet")
     git(fork, "remote", "add", "origin", url)
     assert answers.readme_link(fork) == "https://github.com/alice/S9/blob/HEAD/README.md"
 
@@ -69,10 +70,8 @@ def test_an_origin_may_be_in_any_of_gits_forms(url, fork):
         *("https://github.com/alice/..", r"https://github.com/alice/\1", "https://github.com/YOUR_NAME/S9"),
     ],
 )
-def test_an_origin_that_is_not_on_github_is_one_line_and_changes_nothing(url, fork, monkeypatch, refused):
-    monkeypatch.setattr(stamp, "REPO", fork)
+def test_an_origin_that_is_not_on_github_is_one_line_and_changes_nothing(url, fork, refused):
     before = texts(fork)
-    git(fork, "init", "--quiet")
     if url:
         git(fork, "remote", "add", "origin", url)
     line = refused(stamp)
@@ -83,7 +82,6 @@ def test_an_origin_that_is_not_on_github_is_one_line_and_changes_nothing(url, fo
 
 
 def test_the_command_takes_the_origins_address_and_needs_nothing_installed(fork):
-    git(fork, "init", "--quiet")
     git(fork, "remote", "add", "origin", "https://alice:secret@github.com/alice/S9.git")
     for name in ("tools/__init__.py", "tools/stamp.py", "s9/__init__.py", "s9/errors.py"):
         (fork / name).parent.mkdir(exist_ok=True)
@@ -95,9 +93,7 @@ def test_the_command_takes_the_origins_address_and_needs_nothing_installed(fork)
     assert printed == [changed, "alice/S9 as before\n"]
 
 
-def test_a_page_in_another_encoding_is_one_line_and_changes_nothing(fork, monkeypatch, refused):
-    monkeypatch.setattr(stamp, "REPO", fork)
-    git(fork, "init", "--quiet")
+def test_a_page_in_another_encoding_is_one_line_and_changes_nothing(fork, refused):
     git(fork, "remote", "add", "origin", "https://github.com/alice/S9")
     before = texts(fork)
     (fork / "README.md").write_text(before["README.md"], encoding="utf-16")
