@@ -84,10 +84,7 @@ class Answer(BaseHTTPRequestHandler):
             return
         if behaviour == "meet":
             self.server.meeting.wait(60)
-        content = {
-            "html": b"<!DOCTYPE html><title>Please sign in</title>",
-            "wrong": ARCHIVE[:-1] + bytes([ARCHIVE[-1] ^ 1]),
-        }.get(behaviour, ARCHIVE)
+        content = ARCHIVE[:-1] + bytes([ARCHIVE[-1] ^ 1]) if behaviour == "wrong" else ARCHIVE
         self.send_response(200)
         if behaviour != "lengthless":
             self.send_header("Content-Length", str(len(content)))

@@ -40,7 +40,6 @@ def test_a_filled_cache_stays_off_the_network(mirrors, tmp_path, capsys, behavio
     ("behaviour", "reason"),
     [
         ("missing", "HTTP 404"),
-        ("html", "wrong checksum"),
         ("wrong", "wrong checksum"),
         ("cut", "IncompleteRead"),
         ("stall", "Read timed out."),

@@ -49,10 +49,6 @@ def changed_settings(**values):
             "test images 5000 in the log, 10000 in the settings",
         ),
         (changed_settings(batch_size=64), "last batch 390 in the log, 781 in the settings"),
-        (
-            changed_settings(learning_rate=0.4),
-            "learning rate 0.166454 in the history, 0.332907 in the settings",
-        ),
     ],
 )
 def test_a_doctored_history_log_or_record_is_named_with_its_epoch(change, line, tmp_path):
