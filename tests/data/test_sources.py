@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import REPO
@@ -114,6 +115,7 @@ def refusal(folder: Path | str, name: str = "cifar10") -> str:
 
 
 ONE = png(make_images(1)[0])
+TRANSPARENT = cv2.imencode(".png", np.zeros((32, 32, 4), np.uint8))[1].tobytes()
 
 
 @pytest.mark.parametrize("name", ["auto", "cifar10"])
@@ -137,6 +139,7 @@ def test_folder_that_is_none(tmp_path, monkeypatch, name):
         pytest.param([b"no image"], [0], "not uint8", id="no image"),
         pytest.param([png(np.zeros((28, 28, 3), np.uint8))], [0], "not uint8", id="other size"),
         pytest.param([png(np.zeros((32, 32, 3), np.uint16))], [0], "not uint8", id="image of 16 bits"),
+        pytest.param([TRANSPARENT], [0], "not uint8", id="image with transparency"),
         pytest.param([ONE, ONE], [0, None], "damaged", id="label missing"),
         pytest.param([ONE], ["cat"], "damaged", id="label in words"),
     ],
