@@ -115,12 +115,10 @@ class SeparableUnit(nn.Module):
     the 1x1 convolutions. The input is added if it has out_channels.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         inner = 3 * in_channels
-        self.depthwise = nn.Conv2d(
-            in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False
-        )
+        self.depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
         self.norm = nn.BatchNorm2d(in_channels)
         self.pointwise = nn.Conv2d(in_channels, inner, 1)
         self.activation = nn.SiLU()
@@ -174,8 +172,8 @@ class DilatedNet(BlockNet):
         )
         self.C2 = nn.Sequential(
             ResidualUnit(32, 32),
-            ResidualUnit(32, 32),
-            ResidualUnit(32, 48, dilation=2, padding=0),
+            ResidualUnit(32, 32, dilation=2, padding=2),
+            ResidualUnit(32, 48, dilation=3, padding=0),
         )
         self.C3 = nn.Sequential(
             ResidualUnit(48, 48, dilation=2, padding=2),
@@ -183,9 +181,9 @@ class DilatedNet(BlockNet):
             ResidualUnit(48, 64, dilation=3, padding=0),
         )
         self.C4 = nn.Sequential(
-            ResidualUnit(64, 64, dilation=4, padding=4),
-            SeparableUnit(64, 64, dilation=2),
-            SeparableUnit(64, 72, dilation=2),
+            ResidualUnit(64, 64, dilation=3, padding=3),
+            SeparableUnit(64, 64),
+            SeparableUnit(64, 72),
         )
         self.O = output(nn.AdaptiveAvgPool2d(1), 72, classes)
 
