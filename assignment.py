@@ -4,12 +4,11 @@
 results/handin, results/best or results/reference, the first that exists.
 """
 
-import sys
 from pathlib import Path
 
 from s9 import records
 from s9.data.sources import load
-from s9.errors import CommandParser, UserError
+from s9.errors import CommandParser, UserError, run_command
 from tools import answers, audit, claims, handin, report
 
 
@@ -54,4 +53,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -20,7 +20,7 @@ from s9.analysis.interpret import class_probabilities
 from s9.data import photos
 from s9.data.sources import description
 from s9.engine.hardware import DEVICES
-from s9.errors import CommandParser, UserError, printable
+from s9.errors import CommandParser, UserError, printable, run_command
 
 
 class Trained(NamedTuple):
@@ -96,4 +96,4 @@ def classify(trained: Trained, image: np.ndarray) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -19,7 +19,7 @@ from s9 import records
 from s9.data.sources import DATASETS, load, load_recorded
 from s9.engine.hardware import DEVICES, PRECISIONS, Hardware
 from s9.engine.tracking import Tracker
-from s9.errors import CommandParser, Interrupted, RunError, UserError, option, printable
+from s9.errors import CommandParser, Interrupted, RunError, UserError, option, printable, run_command
 from s9.settings import PRESETS, Settings, preset
 
 
@@ -142,4 +142,4 @@ def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,8 +1,10 @@
 """Errors that end in one clear line, and exit codes that tell a user's mistake from a failed run."""
 
 import argparse
+import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -84,3 +86,15 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints the message, on one line, and exits with code 2."""
         self.exit(2, f"{self.prog}: error: {printable(message)}\n")
+
+
+def run_command(main: Callable[[], int | None]) -> NoReturn:
+    """Exits with what `main` returns; silently, with 141, if its output is read no further, as by `head`."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 141
+        for stream in (sys.stdout, sys.stderr):  # Python writes what is left of them at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)

@@ -32,7 +32,7 @@ from s9.data.device_loader import Loader
 from s9.data.sources import Data
 from s9.engine.hardware import DEVICES, Hardware, make_accelerator, precision_of
 from s9.engine.run import Progress, RunState
-from s9.errors import CommandParser, RunError, UserError
+from s9.errors import CommandParser, RunError, UserError, run_command
 from s9.records import Run
 from s9.settings import PRESETS
 from tools.audit import ACCURACY_LIMIT
@@ -288,4 +288,4 @@ def format_report(report: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

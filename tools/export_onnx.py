@@ -15,7 +15,7 @@ from torch import nn
 
 from predict import Trained, trained_network
 from s9 import files
-from s9.errors import CommandParser, UserError
+from s9.errors import CommandParser, UserError, run_command
 
 TOLERANCE = 1e-4
 """The largest difference between two logits that passes; sums in another order differ by far less."""
@@ -91,4 +91,4 @@ def largest_difference(content: bytes, network: nn.Module) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

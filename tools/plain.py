@@ -27,7 +27,7 @@ from s9 import files, records
 from s9.data.augment import A
 from s9.data.sources import Data
 from s9.engine.hardware import DEVICES, make_accelerator
-from s9.errors import CommandParser, UserError
+from s9.errors import CommandParser, UserError, run_command
 
 BATCH_SIZE = 128
 EPOCHS = 75
@@ -140,4 +140,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -9,7 +9,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from s9.errors import CommandParser, UserError
+from s9.errors import CommandParser, UserError, run_command
 
 REPO = Path(__file__).parent.parent
 NAMED = re.compile(
@@ -72,4 +72,4 @@ def stamp(root: Path, address: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
