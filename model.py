@@ -191,10 +191,9 @@ class DilatedNet(BlockNet):
 class FastNet(BlockNet):
     """The network of `--preset fast`, for the shortest time to 85%: C1 C2 C3 C4 O, 494,080 parameters.
 
-    The map has 16 pixels a side behind the first convolution, which whitens the images: nothing is learned on
-    the large map, where a channel costs most. The last units of C2 and C3 have stride 2: 8 and then 4 pixels.
-    Images must have at least 8 x 8 pixels; training begins with small ones. It exceeds the assignment's limit
-    of parameters.
+    The first convolution whitens the images and is not trained: what learns has maps of 16, 8 and 4 pixels a
+    side. The last units of C2 and C3 have stride 2. Images must have at least 8 x 8 pixels; training begins
+    with small ones. It exceeds the assignment's limit of parameters.
     """
 
     def __init__(self, classes: int = 10) -> None:

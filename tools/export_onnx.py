@@ -26,7 +26,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser = CommandParser(
         prog="python -m tools.export_onnx",
         description="Write a run's network as an ONNX file, if ONNX Runtime gives the same logits.",
-        epilog="Exit code 1, and no file, if a logit differs by more than 0.0001.",
     )
     run, out = Path("results/reference"), Path("s9.onnx")
     parser.add_argument("--run", type=Path, default=run, metavar="RUN", help="run folder (%(default)s)")

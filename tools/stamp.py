@@ -30,8 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command; exits with code 2 after one line about a user's mistake."""
     parser = CommandParser(
         prog="python -m tools.stamp",
-        description="Write your fork's address into the badges, the notebook and the README.",
-        epilog="The address is that of the git remote origin.",
+        description="Write the git remote origin's address into the badges, the notebook and the README.",
     )
     parser.parse_args(arguments)
     try:

@@ -17,6 +17,7 @@ PUBLIC = {"color": BLUE, "linestyle": "none", "marker": "o", "markersize": 6, "l
 OTHER_RULES = "outside the assignment's rules"
 LABEL_GAP = 0.45  # least vertical distance of two labels, in percentage points
 MARKERS = 25  # on a curve, about
+BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
 
 
 class Point(NamedTuple):
@@ -51,15 +52,9 @@ def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> Notebook
         panels[name].set_title(heading)
         panels[name].legend()
     # Right of the last point, where it cannot cover a curve.
-    panels["accuracy"].annotate(
-        f"{last.test_accuracy:.2f}%\nlast epoch",
-        (last.epoch, last.test_accuracy),
-        xytext=(8, 0),
-        textcoords="offset points",
-        va="bottom",
-        color=VERMILLION,
-        weight="bold",
-    )
+    look = {"textcoords": "offset points", "va": "bottom", "color": VERMILLION, "weight": "bold"}
+    text, point = f"{last.test_accuracy:.2f}%\nlast epoch", (last.epoch, last.test_accuracy)
+    panels["accuracy"].annotate(text, point, (8, 0), **look)
     rates = [row.learning_rate for row in history]
     panels["rate"].plot(epochs, rates, color=GREEN, marker="o", markevery=every)
     panels["rate"].set_title("Learning rate")
@@ -117,13 +112,9 @@ def _label(axes: Axes, marks: Sequence[Point], color: str, align: str) -> None:
             spread = f" ± {mark.spread:.2f}"
             axes.errorbar(mark.parameters, mark.accuracy, mark.spread, color=color, capsize=6)
         epochs = "" if mark.epochs is None else f", {mark.epochs} epochs"
-        axes.annotate(
+        text, beside = (
             f"{mark.name} {mark.accuracy:.2f}{spread}%{epochs}",
-            (mark.parameters, mark.accuracy),
-            xytext=(mark.parameters * (1 + side * 0.03), height),
-            ha=align,
-            va="center",
-            color=color,
-            size=10,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            mark.parameters * (1 + side * 0.03),
         )
+        look = {"ha": align, "va": "center", "color": color, "size": 10, "bbox": BEHIND_TEXT}
+        axes.annotate(text, (mark.parameters, mark.accuracy), (beside, height), **look)

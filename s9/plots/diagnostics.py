@@ -91,11 +91,8 @@ def plot_receptive_field(image: np.ndarray, rows: Sequence[Row], dataset: str) -
         seen.set_clip_path(square)
         steps = ", ".join(str(tall) if tall == wide else f"{tall} x {wide}" for tall, wide in fields)
         axes.set_xlabel(f"layer by layer: {steps}", size=10)
-        axes.set(
-            title=f"{block}: {_size(fields[-1])}",
-            xlim=(middle[1] - reach, middle[1] + reach),
-            ylim=(middle[0] + reach, middle[0] - reach),
-        )
+        axes.set_title(f"{block}: {_size(fields[-1])}")
+        axes.set(xlim=(middle[1] - reach, middle[1] + reach), ylim=(middle[0] + reach, middle[0] - reach))
     return figure
 
 
