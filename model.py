@@ -170,17 +170,17 @@ class DilatedNet(BlockNet):
         self.C1 = nn.Sequential(
             ResidualUnit(3, 16),
             ResidualUnit(16, 16),
-            ResidualUnit(16, 32, dilation=2, padding=0),
+            ResidualUnit(16, 32, dilation=2, padding=1),
         )
         self.C2 = nn.Sequential(
             ResidualUnit(32, 32),
             ResidualUnit(32, 32),
-            ResidualUnit(32, 48, dilation=2, padding=0),
+            ResidualUnit(32, 48, dilation=2, padding=1),
         )
         self.C3 = nn.Sequential(
             ResidualUnit(48, 48, dilation=2, padding=2),
             ResidualUnit(48, 48, dilation=2, padding=2),
-            ResidualUnit(48, 64, dilation=3, padding=0),
+            ResidualUnit(48, 64, dilation=3, padding=1),
         )
         self.C4 = nn.Sequential(
             ResidualUnit(64, 64, dilation=4, padding=4),
