@@ -41,7 +41,7 @@ def dilated(pretrained: bool = False, classes: int = 10) -> nn.Module:
 
 
 def fast(pretrained: bool = False, classes: int = 10) -> nn.Module:
-    """The network with the shortest training, 494,080 parameters; arguments as for `reference`."""
+    """The network with the shortest training, 494,368 parameters; arguments as for `reference`."""
     return _network("fast", pretrained, classes)
 
 

@@ -73,9 +73,8 @@ PRESETS = {
     "fast": replace(
         MUON,
         model="fast",
-        epochs=8,
+        epochs=7,
         batch_size=512,
-        learning_rate=0.25,
         bias_rate=16,
         muon_rate=0.1,
         rise=0.1,

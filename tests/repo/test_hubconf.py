@@ -114,7 +114,7 @@ def elsewhere(tmp_path_factory, committed):
 def test_hub_lists_the_networks_the_transform_and_the_classes_and_no_more(elsewhere):
     facts = elsewhere[1]
     assert set(facts["entrypoints"]) == {*NETWORKS, "transform", "classes"}
-    assert "494,080 parameters" in facts["help"]
+    assert "494,368 parameters" in facts["help"]
     assert facts["from GitHub"] == "FastNet"
     assert facts["left alone"] and facts["packages"] == []
 

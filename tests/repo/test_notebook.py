@@ -187,7 +187,7 @@ def test_every_way_through_the_cells_gives_one_undisturbed_run_or_a_refusal(tmp_
     fast, resume = ('"best"', '"fast"'), ("RESUME = False", "RESUME = True")
     with contextlib.closing(Session(runs)) as session:
         shown = session.run_to_training(fast, resume)
-        assert "fast has 494,080 parameters, the assignment allows fewer than 200,000" in shown
+        assert "fast has 494,368 parameters, the assignment allows fewer than 200,000" in shown
         assert f"UserError: {runs} holds no run: train one first" in session.run("train")
         assert f"UserError: {runs} holds no run: train one first" in session.run("run")
         session.run("settings", fast)

@@ -115,7 +115,7 @@ def test_a_row_of_the_table_of_networks(seeds, tmp_path):
         "`best`", "199,856", "55.6 million", "47", "2", "**93.20 ± 0.20%**", "3", "0 minutes",
         "a CPU, float32", "`abc`", f"`{command}`, `--seed 1`, `--seed 2`",
     )  # fmt: skip
-    assert fast[1] == "494,080, over the limit"
+    assert fast[1] == "494,368, over the limit"
     assert fast[5:7] == ("**85.25%**", "1")
 
 

@@ -74,7 +74,7 @@ def test_outside_colab_a_line_says_how_or_why_not_and_nothing_changes(fork, tmp_
     unfinished = unfinished._replace(settings=replace(unfinished.settings, epochs=99))
     digits = make_run(tmp_path / "digits", dataset="digits")
     fast = make_run(tmp_path / "fast", model="fast")
-    for run, words in ((digits, "trained on digits"), (fast, "has 494,080 parameters")):
+    for run, words in ((digits, "trained on digits"), (fast, "has 494,368 parameters")):
         with pytest.raises(UserError):
             handin.hand_in(run.folder)
         assert f"This run cannot be handed in: {run.folder}" not in handin.next_steps(run).data
