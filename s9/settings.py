@@ -73,7 +73,7 @@ PRESETS = {
     "fast": replace(
         MUON,
         model="fast",
-        epochs=7,
+        epochs=8,
         batch_size=512,
         bias_rate=16,
         muon_rate=0.1,
