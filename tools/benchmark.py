@@ -179,7 +179,7 @@ def measure_data(bench: Bench) -> Iterator[Row]:
         data = first_images(bench.data, 12_800 * workers)
         plain, _ = plain_loaders(data, workers)
         ours, _ = loaders(data, BATCH_SIZE, workers=workers, device=bench.device)
-        what, limit = f"augmented batches, {workers} workers", 3.0 if workers == 1 else None
+        what, limit = f"augmented batches, workers: {workers}", 3.0 if workers == 1 else None
         yield bench.compare("data", what, partial(take, plain), partial(take, ours), limit)
 
 
