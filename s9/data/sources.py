@@ -227,5 +227,6 @@ def digits() -> Data:
         images, labels, test_size=0.2, random_state=0, stratify=labels
     )
     classes = tuple(f"digit {digit}" for digit in range(10))
-    arrays = train_images, train_labels, test_images, test_labels
-    return Data("digits", classes, *arrays, *statistics(train_images))
+    pixels = train_images / 255
+    mean, std = tuple(pixels.mean((0, 1, 2)).tolist()), tuple(pixels.std((0, 1, 2)).tolist())
+    return Data("digits", classes, train_images, train_labels, test_images, test_labels, mean, std)
