@@ -91,8 +91,10 @@ class CommandParser(argparse.ArgumentParser):
 def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Exits with what `main` returns; silently, with 141, if its output is read no further, as by `head`."""
     try:
-        code = main()
-        sys.stdout.flush()
+        try:
+            code = main()
+        finally:  # Also behind an exit, as after a mistake.
+            sys.stdout.flush()
     except BrokenPipeError:
         code = 141
         for stream in (sys.stdout, sys.stderr):  # Python writes what is left of them at the end.
