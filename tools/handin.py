@@ -22,7 +22,7 @@ from s9.records import Run
 from tools import answers, claims, report, stamp
 
 RECORDS = (records.SETTINGS, records.HISTORY, records.LOG, records.WEIGHTS, "QnA.md")
-CHANGED = ("README.md", "S9.ipynb", "Images", "docs", "results")
+CHANGED = ("README.md", "S9.ipynb", "Images", "docs", "hubconf.py", "results")
 
 
 class LastRun:
@@ -86,7 +86,8 @@ def hand_in(folder: Path, data_dir: str | None = None) -> None:
 def next_steps(run: Run) -> Markdown:
     """For the end of the notebook: in Colab, hands in `run` and downloads it; elsewhere says how to.
 
-    Nothing is pushed. A run that cannot be handed in is named with the reason.
+    The pages then name the fork's address. Nothing is pushed. A run that cannot be handed in is named with
+    the reason.
     """
     reason = answers.too_large(run.settings.model) if run.complete else run.summary()
     if run.settings.dataset != "cifar10":
@@ -103,14 +104,15 @@ def next_steps(run: Run) -> Markdown:
         text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         files.replace(report.REPO / "S9.ipynb", text.encode())
     hand_in(run.folder)
+    address = stamp.own_address(report.REPO)
+    stamp.stamp(report.REPO, address)
     archive = run.folder / "handin.zip"
     pack(report.REPO, archive)
     colab.download(archive)
-    address = stamp.own_address(report.REPO)
     saved = "" if notebook else " Colab did not give the notebook: also *File, Save a copy in GitHub*."
     upload = f"[github.com/{address}](https://github.com/{address}/upload)"
     return Markdown(
-        f"Your run is in `handin.zip`, which the browser downloads now.{saved} Unzip it, drag what it holds "
+        f"Your run is in `handin.zip`, which the browser downloads now.{saved} Unzip it, drag its contents "
         f"to {upload} and commit; or unzip it into a clone of your fork and push:\n\n"
         f"```bash\n{git_lines()}\n```"
     )
