@@ -30,8 +30,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         if options.evaluate is not None:
-            if options.resume or options.out is not None:
-                raise UserError("--evaluate trains nothing: leave out --resume and --out")
+            used = ("evaluate", "data_dir", "device")
+            given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
+            if unused := [option(name) for name in given if name not in used]:
+                raise UserError(f"--evaluate trains nothing: leave out {', '.join(unused)}")
             evaluate(options.evaluate, options.data_dir, options.device)
         else:
             train(options)
@@ -128,7 +130,7 @@ def train(options: argparse.Namespace) -> None:
     )
 
 
-def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.Scores:
+def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> None:
     """Tests a run's weights in float32, on the test or validation set of its history; prints the scores."""
     run = records.read(folder)
     data = load_recorded(run.settings.dataset, run.facts["data"], data_dir)
@@ -138,7 +140,7 @@ def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.
     if here != recorded:
         print(f"These are other data (fingerprint {here}) than the run's ({recorded}): scores may differ")
     _, test_loader = loaders(data, device=next(network.parameters()).device)
-    return utils.test(network, test_loader, "Validation" if run.settings.validation else "Test")
+    utils.test(network, test_loader, "Validation" if run.settings.validation else "Test")
 
 
 if __name__ == "__main__":

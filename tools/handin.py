@@ -28,7 +28,8 @@ CHANGED = ("README.md", "S9.ipynb", "Images", "docs", "hubconf.py", "results")
 class LastRun:
     """The run in `runs` that was saved last, as the notebook shows it. Each access reads its folder.
 
-    Access raises UserError if there is no run with a finished epoch, or if `data` is not its data.
+    Access raises UserError if there is no run with a finished epoch; `network` and `probabilities` also if
+    `data` is not its data.
     """
 
     def __init__(self, runs: str | Path, data: Data) -> None:
@@ -78,7 +79,7 @@ def hand_in(folder: Path, data_dir: str | None = None) -> None:
     for name in names:
         shutil.copy(target / name, report.REPO / "Images")
     executed = folder.parent / "S9.ipynb"
-    if executed.exists():
+    if executed.exists() and not executed.samefile(report.REPO / "S9.ipynb"):
         shutil.copy(executed, report.REPO)
     report.refresh_readme(target)
 
@@ -99,11 +100,11 @@ def next_steps(run: Run) -> Markdown:
             "Save this notebook. Then make this run the one that README.md shows, and push it:\n\n"
             f"```bash\npython assignment.py handin --run {run.folder}\n{git_lines()}\n```"
         )
+    hand_in(run.folder)
     notebook = colab.notebook()
     if notebook:
         text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         files.replace(report.REPO / "S9.ipynb", text.encode())
-    hand_in(run.folder)
     address = stamp.own_address(report.REPO)
     stamp.stamp(report.REPO, address)
     archive = run.folder / "handin.zip"

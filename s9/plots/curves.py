@@ -103,8 +103,7 @@ def plot_accuracy(
 
 def _label(axes: Axes, marks: Sequence[Point], color: str, align: str) -> None:
     """Draw each mark's spread, and its name, accuracy and epochs beside it, moved up where labels overlap."""
-    lowest = -np.inf
-    side = -1 if align == "right" else 1
+    lowest, shift = -np.inf, 0.95 if align == "right" else 1.05
     for mark in sorted(marks, key=lambda mark: mark.accuracy):
         lowest = height = max(mark.accuracy, lowest + LABEL_GAP)
         spread = ""
@@ -112,9 +111,6 @@ def _label(axes: Axes, marks: Sequence[Point], color: str, align: str) -> None:
             spread = f" ± {mark.spread:.2f}"
             axes.errorbar(mark.parameters, mark.accuracy, mark.spread, color=color, capsize=6)
         epochs = "" if mark.epochs is None else f", {mark.epochs} epochs"
-        text, beside = (
-            f"{mark.name} {mark.accuracy:.2f}{spread}%{epochs}",
-            mark.parameters * (1 + side * 0.05),
-        )
+        text, beside = f"{mark.name} {mark.accuracy:.2f}{spread}%{epochs}", mark.parameters * shift
         look = {"ha": align, "va": "center", "color": color, "size": 10, "bbox": BEHIND_TEXT}
         axes.annotate(text, (mark.parameters, mark.accuracy), (beside, height), **look)

@@ -69,6 +69,12 @@ def test_the_handed_in_run_leads_the_page_and_the_authors_stay(fork, capsys):
     assert report.refresh_readme(target, check=True) == 0
 
 
+def test_a_run_in_the_root_leaves_the_notebook_there(fork, monkeypatch):
+    monkeypatch.setattr(report, "refresh_readme", lambda _: 0)
+    handin.hand_in((fork / "runs" / "best-cifar10-1").rename(fork / "mine"))
+    assert not any(name.startswith("S9") for name in changed(fork))
+
+
 def test_outside_colab_a_line_says_how_or_why_not_and_nothing_changes(fork, tmp_path):
     unfinished = records.read(STUDENTS)
     unfinished = unfinished._replace(settings=replace(unfinished.settings, epochs=99))
@@ -95,6 +101,7 @@ def test_in_colab_the_run_is_handed_in_and_downloaded_as_one_archive(fork, monke
     monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
     monkeypatch.setitem(sys.modules, "google.colab", fake)
     folder = fork / "runs" / "best-cifar10-1"
+    (fork / "runs" / "S9.ipynb").write_text("{}", encoding="utf-8")  # An older one of `make run`.
     text = handin.next_steps(records.read(folder)).data
     assert downloaded == [str(folder / "handin.zip")]
     with zipfile.ZipFile(folder / "handin.zip") as archive:
