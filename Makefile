@@ -8,7 +8,7 @@
 #   EPOCHS=24   DATASET=auto|cifar10|digits   DATA_DIR=a folder that holds CIFAR-10   RUN_DIR=where to
 
 PYTHON ?= python3
-RUN_DIR ?= runs/$(shell date +%Y-%m-%d-%H%M%S)
+RUN_DIR := $(or $(RUN_DIR),runs/$(shell date +%Y-%m-%d-%H%M%S))
 BIN := .venv/bin
 # Of an executed notebook's metadata, only what a reader sees stays.
 STRIP := $(BIN)/nbstripout --keep-output --keep-count --keep-id --keep-metadata-keys cell.metadata.scrolled \

@@ -1,7 +1,7 @@
 """Audits the assignment, writes its answers, and makes the pages and pictures of this repository.
 
 `python assignment.py --help` lists the commands. --run names the folder of the run, by default
-results/handin, results/best or results/reference, the first that exists.
+results/handin, results/best or results/reference, the first that exists; handin has no default.
 """
 
 from pathlib import Path
@@ -27,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         ("readme", "write the generated parts of the pages"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        command.add_argument("--run", type=Path, default=leading, help="folder of the run (%(default)s)")
+        place = "folder of the run" if name == "handin" else "folder of the run; default: README.md's"
+        command.add_argument("--run", type=Path, default=leading, required=name == "handin", help=place)
         if name == "readme":
             command.add_argument("--check", action="store_true", help="change nothing; exit 1 if out of date")
         if name in ("audit", "figures", "handin"):

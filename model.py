@@ -38,10 +38,10 @@ def _unit(channels: int, dropout: float, **convolutions: nn.Module) -> nn.Sequen
 
 
 class GlobalAvgPool2d(nn.Module):
-    """The mean of each channel's map, as nn.AdaptiveAvgPool2d(1) computes it, for channels_last.
+    """The mean of each channel's map: nn.AdaptiveAvgPool2d(1), but for rounding and the gradient's layout.
 
-    The gradient of the latter has another layout, over which the backward pass of a BatchNorm in front of it
-    takes five times as long on a CPU.
+    That module's gradient is not channels_last, and the backward pass of the BatchNorm before it then takes a
+    CPU five times as long.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class BestNet(BlockNet):
     """The most accurate network here below the assignment's limit: C1 C2 C3 C4 O, 199,856 parameters.
 
     The map has 32, 30, 15 and then 13 pixels a side: C3 reduces it by dilation, not by stride 2 as in the
-    reference, because three fifths of the parameters are in its last unit and behind. Convolutions are dense
+    reference, because three fifths of the parameters are in its last unit and later. Convolutions are dense
     up to C4, which ends in two separable units, wide for few parameters.
     """
 
@@ -245,7 +245,7 @@ def build(name: str, classes: int = 10) -> nn.Module:
 
     Raises ValueError if there is no network of that name, or if classes is less than 1.
     """
-    if name not in tuple(NETWORKS):
+    if name not in NETWORKS:
         raise ValueError(f"unknown model {name!r}: choose one of {', '.join(NETWORKS)}")
     return NETWORKS[name](classes=classes)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import nn
 
 import utils
@@ -23,7 +22,7 @@ from s9.engine.hardware import DEVICES
 from s9.errors import CommandParser, UserError, printable, run_command
 
 
-class Trained(NamedTuple):
+class Classifier(NamedTuple):
     """A run's network, in evaluation mode, and what belongs to the data that it was trained on."""
 
     model: str
@@ -52,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     folder = options.run or records.leading_run(Path(__file__).parent / "results")
     try:
-        trained = trained_network(folder, options.device)
+        trained = load_classifier(folder, options.device)
     except UserError as error:
         parser.error(str(error))
     predictions, errors = [], []
@@ -81,17 +80,16 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(2)
 
 
-def trained_network(folder: Path, device: str = "auto") -> Trained:
+def load_classifier(folder: Path, device: str = "auto") -> Classifier:
     """The network of a run folder, on the device. Raises UserError if the run or the device is not there."""
     run = records.read(folder)
     network = utils.trained_network(run, None, device).eval()
-    return Trained(run.settings.model, network, *description(run.settings.dataset, run.facts["data"]))
+    return Classifier(run.settings.model, network, *description(run.settings.dataset, run.facts["data"]))
 
 
-def classify(trained: Trained, image: np.ndarray) -> dict[str, float]:
+def classify(trained: Classifier, image: np.ndarray) -> dict[str, float]:
     """Each class's probability, likeliest first. image: as photos.read returns it."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        (row,) = class_probabilities(trained.network, image[None], trained.mean, trained.std).tolist()
+    (row,) = class_probabilities(trained.network, image[None], trained.mean, trained.std).tolist()
     return dict(sorted(zip(trained.classes, row, strict=True), key=lambda pair: -pair[1]))
 
 

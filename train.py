@@ -30,8 +30,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         if options.evaluate is not None:
-            if options.resume or options.out is not None:
-                raise UserError("--evaluate trains nothing: leave out --resume and --out")
+            used = ("evaluate", "data_dir", "device")
+            given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
+            if unused := [option(name) for name in given if name not in used]:
+                raise UserError(f"--evaluate trains nothing: leave out {', '.join(unused)}")
             evaluate(options.evaluate, options.data_dir, options.device)
         else:
             train(options)
@@ -75,7 +77,7 @@ def make_parser() -> CommandParser:
     where = parser.add_argument_group("where")
     where.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)} (%(default)s)")
     where.add_argument("--precision", default="auto", help=f"auto (the fastest), or {', '.join(PRECISIONS)}")
-    workers = "processes that augment; default: with a GPU one fewer than there are cores, else 0"
+    workers = "processes that augment; default: with a GPU one a core but one, 1 to 8; else 0"
     where.add_argument("--workers", type=int, metavar="N", help=workers)
     where.add_argument("--no-graph", action="store_true", help="capture no CUDA graph of the training step")
     where.add_argument("--out", type=Path, metavar="DIR", help="run folder; default: runs/MODEL-DATASET-N")
@@ -128,7 +130,7 @@ def train(options: argparse.Namespace) -> None:
     )
 
 
-def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.Scores:
+def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> None:
     """Tests a run's weights in float32, on the test or validation set of its history; prints the scores."""
     run = records.read(folder)
     data = load_recorded(run.settings.dataset, run.facts["data"], data_dir)
@@ -138,7 +140,7 @@ def evaluate(folder: Path, data_dir: str | None, device: str = "auto") -> utils.
     if here != recorded:
         print(f"These are other data (fingerprint {here}) than the run's ({recorded}): scores may differ")
     _, test_loader = loaders(data, device=next(network.parameters()).device)
-    return utils.test(network, test_loader, "Validation" if run.settings.validation else "Test")
+    utils.test(network, test_loader, "Validation" if run.settings.validation else "Test")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def train(
     network, optimizer: as returned by accelerator.prepare.
     label_smoothing: in 0..1, for the loss that is minimised; the losses shown are without it, as on tests.
     progress: of the epoch so far, if it was interrupted; updated in place.
-    stop: called after every batch; True ends the epoch early.
+    stop: called after every batch but the last; True ends the epoch early.
     step: runs forward and backward pass as a CUDA graph.
 
     Raises RunError if a loss or a gradient is not finite.
@@ -142,9 +142,10 @@ def test(network: nn.Module, loader: Loader, name: str = "Test") -> Scores:
     loss = F.cross_entropy(logits, labels).item()
     correct = (logits.argmax(1) == labels).sum().item()
     if loader.processes > 1:
-        sums = torch.tensor([loss * count, correct, count], device=loader.device)
-        total_loss, correct, count = reduce(sums, "sum").tolist()
-        loss = total_loss / count
+        total = loss * count if count else 0.0  # The mean of nothing is not a number.
+        sums = torch.tensor([total, correct, count], device=loader.device)
+        total, correct, count = reduce(sums, "sum").tolist()
+        loss = total / count
     accuracy = 100 * correct / count
     line = f"{name} set: Average loss: {loss:.4f}, Accuracy: {correct:.0f}/{count:.0f} ({accuracy:.2f}%)"
     if loader.process == 0:
@@ -255,7 +256,7 @@ def _first_network(settings: Settings, data: Data) -> nn.Module:
             network.eval()(torch.zeros(1, 3, size, size))
     except RuntimeError as error:
         problem = f"{option('first_size')} {size} is too small for the model {settings.model}"
-        raise UserError(f"{problem}: use up to 32") from error
+        raise UserError(f"{problem}: use a larger one, at most 32") from error
     if hasattr(network, "init_whitening"):
         images = torch.from_numpy(np.ascontiguousarray(data.train_images[:WHITENING_IMAGES]))
         network.init_whitening(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))

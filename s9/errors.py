@@ -71,6 +71,11 @@ def printable(text: object) -> str:
     )
 
 
+def one_line(error: Exception) -> str:
+    """The beginning of the error's text, on one line, or its type if it has none."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
 class CommandParser(argparse.ArgumentParser):
     """An ArgumentParser whose `error` prints the one line and leaves the usage to --help.
 
@@ -93,7 +98,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     try:
         try:
             code = main()
-        finally:  # Also behind an exit, as after a mistake.
+        finally:  # Also if main() exits, as it does after a mistake.
             sys.stdout.flush()
     except BrokenPipeError:
         code = 141

@@ -126,7 +126,7 @@ def run_to_resume(settings: Settings, folder: Path | None = None, runs: Path = R
 
 def last_saved(runs: Path = RUNS) -> Path:
     """The folder of the run in `runs` that was saved last. Raises UserError if there is none."""
-    saved = [path for name in (CHECKPOINT, SETTINGS) for path in Path(runs).glob(f"*/{name}")]
+    saved = [path for name in ("checkpoint*.pt", SETTINGS) for path in Path(runs).glob(f"*/{name}")]
     if not saved:
         raise UserError(f"{runs} holds no run: train one first")
     return max(saved, key=lambda path: path.stat().st_mtime_ns).parent
@@ -236,7 +236,7 @@ def format_history(history: Sequence[Epoch]) -> str:
 
 @contextmanager
 def reading(path: Path, problem: str, advice: str = DAMAGED) -> Iterator[None]:
-    """Raises UserError, with the reason, if what is read meanwhile fails: a file is missing or damaged."""
+    """Turns any error in the block, which reads `path`, into a UserError: it is missing or damaged."""
     try:
         yield
     except Exception as error:  # Damage of all kinds raises errors of all kinds.

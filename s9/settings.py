@@ -38,7 +38,7 @@ class Settings:
     bias_rate: float = _setting(1.0, "learning rate of the biases, relative to --learning-rate", 0, 1_000)
     muon_rate: float = _setting(0.0, "peak rate of Muon for the dense kernels; 0: SGD trains them", 0, 1)
     """Length of a step relative to the kernel's."""
-    rise: float = _setting(0.2, "part of the steps in which the learning rates rise", 0, 1, added=True)
+    rise: float = _setting(0.2, "part of the steps in which the learning rates rise", 0, 0.99, added=True)
     weight_decay: float = _setting(5e-4, "weight decay of the kernels that SGD trains", 0, 1)
     label_smoothing: float = _setting(0.1, "label smoothing of the training loss", 0, 1)
     augmentation: float = _setting(0.5, "probability of ShiftScaleRotate and of CoarseDropout, each", 0, 1)

@@ -97,7 +97,7 @@ def test_a_folder_is_read_the_same_each_time_and_known_by_its_pictures(run, tmp_
     pixels = first.train_images / 255
     np.testing.assert_allclose(first.mean, pixels.mean((0, 1, 2)))
     np.testing.assert_allclose(first.std, pixels.std((0, 1, 2)))
-    trained(run, "--dataset", folder)
+    trained(run, "--dataset", folder, "--validation")
     folder.rename(tmp_path / "moved")
     for options in ([], ["--data-dir", "x" * 300]):
         assert "name their folder (--data-dir)" in refused(train, "--evaluate", "run", *options)

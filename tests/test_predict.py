@@ -44,7 +44,7 @@ def run(capsys, *arguments):
 def test_each_picture_is_a_line_with_the_three_likeliest(pictures, capsys):
     code, lines, errors = run(capsys, pictures / "c.png", pictures / "a.png", "--run", REFERENCE)
     assert (code, errors) == (0, [])
-    trained = predict.trained_network(REFERENCE)
+    trained = predict.load_classifier(REFERENCE)
     for line, name in zip(lines, ("c.png", "a.png"), strict=True):
         inputs = test_transform()(image=photos.read(pictures / name))["image"][None]
         row = trained.network(inputs).softmax(1)[0].detach().numpy()
@@ -126,10 +126,10 @@ def test_weights_that_are_not_finite_are_refused(pictures, refused):
 def test_a_run_on_digits_is_asked_with_its_own_classes_and_normalisation(pictures):
     network = build("fast")
     make_run(pictures, network, model="fast", dataset="digits")
-    trained = predict.trained_network(pictures)
+    trained = predict.load_classifier(pictures)
     data = load("digits")
     assert trained[2:] == (data.classes, data.mean, data.std)
-    assert predict.trained_network(REFERENCE)[2:] == (CLASSES, MEAN, STD)
+    assert predict.load_classifier(REFERENCE)[2:] == (CLASSES, MEAN, STD)
     for pixels, expected in zip(data.test_images[:3], utils.probabilities(network, data), strict=False):
         Image.fromarray(pixels).save(pictures / "a.png")
         answer = predict.classify(trained, photos.read(pictures / "a.png"))

@@ -74,7 +74,10 @@ def test_the_help_tells_every_presets_defaults(capsys):
         (["--preset", "slow"], "unknown preset 'slow': choose one of reference, best, dilated, fast"),
         (["--data-dir", "nowhere"], "data folder nowhere does not exist"),
         (["--evaluate", "nowhere"], "is not the record of a run"),
-        (["--evaluate", "results/best", "--resume"], "--evaluate trains nothing: leave out"),
+        (
+            ["--evaluate", "results/best", "--seed", "1", "--resume"],
+            "trains nothing: leave out --seed, --resume",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, refused, arguments, message):

@@ -60,6 +60,13 @@ def test_the_log_is_printed_and_kept_in_the_three_line_form(tmp_path, capsys):
         assert line in printed
 
 
+def test_a_process_without_a_test_image_adds_nothing(monkeypatch):
+    loader = SimpleNamespace(processes=3, process=0, device="cpu")
+    monkeypatch.setattr(utils, "predict", lambda *_: (torch.zeros(0, 10), torch.zeros(0, dtype=torch.int64)))
+    monkeypatch.setattr(utils, "reduce", lambda sums, _: sums + torch.tensor([3.0, 1.0, 2.0]))
+    assert utils.test(None, loader)[:2] == (1.5, 50.0)
+
+
 def test_train_figures_are_means_over_images_without_label_smoothing(data):
     network = new_network()
     network.dropout.p = 0.0

@@ -22,7 +22,7 @@ from s9.analysis.receptive_field import receptive_field
 from s9.data import download
 from s9.data.augment import A  # Albumentations, told not to look for updates
 from s9.data.sources import Data, load_recorded
-from s9.errors import UserError
+from s9.errors import UserError, one_line
 from s9.records import Run
 from tools import evidence
 
@@ -77,8 +77,7 @@ def audit(
         try:
             checks.append(Check(requirement, *measure(*given)))
         except Exception as error:  # Networks, transforms and notebooks of others may raise anything.
-            reason = " ".join(str(error).split())[:100] or type(error).__name__
-            checks.append(Check(requirement, f"cannot be measured: {reason}", False))
+            checks.append(Check(requirement, f"cannot be measured: {one_line(error)}", False))
     return checks
 
 
@@ -150,7 +149,7 @@ def _convolution(network: nn.Module, operation: Operation) -> nn.Conv2d | None:
 def _separable(network: nn.Module) -> tuple[str, bool]:
     """A depthwise convolution, and as the next one to take its output a 1x1 convolution across channels.
 
-    Only pointwise layers may be between them, so a classifier behind the pooling does not count.
+    Only pointwise layers may be between them, so a classifier after the pooling does not count.
     """
     operations, names = trace(network), []
     for number, operation in enumerate(operations):
@@ -180,7 +179,7 @@ def _dilated(network: nn.Module) -> tuple[str, bool]:
 
 
 def _global_average(network: nn.Module) -> tuple[str, bool]:
-    """An average over the whole map, behind which nothing has a height or a width any more."""
+    """An average over the whole map, after which nothing has a height or a width any more."""
     found: list[str] = []
     for operation in _used(network):
         before, after = operation.arguments[0].shape[2:], operation.after[2:]
@@ -216,8 +215,9 @@ def _shift_scale_rotate(transform: A.Compose) -> tuple[str, bool]:
     step, _ = _step(transform, A.ShiftScaleRotate)
     arguments = step.get_transform_init_args()
     names = ("shift_limit_x", "shift_limit_y", "scale_limit", "rotate_limit")
-    shown = " ".join("{0}=({1[0]:.4g}, {1[1]:.4g})".format(name, arguments[name]) for name in names)
-    moves = all(arguments[name][0] != arguments[name][1] for name in names)
+    limits = [(name, *arguments[name]) for name in names]
+    shown = " ".join(f"{name}=({low:.4g}, {high:.4g})" for name, low, high in limits)
+    moves = all(low != high for _, low, high in limits)
     return f"p={step.p:g} {shown}", moves and step.p > 0
 
 
@@ -233,7 +233,7 @@ def _coarse_dropout(transform: A.Compose) -> tuple[str, bool]:
     kinds = [type(other) for other in transform.transforms]
     bytes_still = A.Normalize not in kinds[: kinds.index(A.CoarseDropout)]
     met = sizes == {f"{HOLE}x{HOLE}"} and step.fill_mask is None and step.p > 0 and bytes_still
-    found = " or ".join(sorted(sizes)) + ("" if bytes_still else " behind Normalize")
+    found = " or ".join(sorted(sizes)) + ("" if bytes_still else " after Normalize")
     return f"p={step.p:g} fill={mean} fill_mask={step.fill_mask} hole {found}", met
 
 

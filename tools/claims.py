@@ -34,8 +34,6 @@ from tools.audit import ACCURACY_LIMIT, PARAMETER_LIMIT
 RULES = ("blocks", "no pooling", "RF > 44", "depthwise", "dilated", "GAP", "< 200k")
 """The assignment's rules on a network, as results/public.csv abbreviates them; see tools.audit."""
 
-OVER = ", over the limit"
-
 
 def read_seeds(folder: Path) -> list[Run]:
     """A network's runs: the one in `folder`, then those in its seed-1, seed-2 and so on.
@@ -108,7 +106,7 @@ def accuracy_text(runs: Sequence[Run]) -> str:
 
 
 def _time(runs: Sequence[Run]) -> str:
-    """The shortest of the seeds, for each kind of hardware, in the order of _told(): others shared it."""
+    """The quickest run's on each kind of hardware, in the order of _told(): slower ones had to share it."""
     seconds = defaultdict(list)
     for run in runs:
         seconds[_told([run], DEVICE)].append(sum(row.seconds for row in run.history))
@@ -116,7 +114,7 @@ def _time(runs: Sequence[Run]) -> str:
 
 
 def _told(runs: Sequence[Run], tell: Callable[[dict], str]) -> str:
-    """`tell` of the runs' facts, equal texts once; a run resumed elsewhere (records.continued) has parts."""
+    """What `tell` says of each run's facts, each text once; of a resumed run, also where that changes."""
     texts = []
     for run in runs:
         text, parts = tell(run.facts), [run.facts, *run.facts.get("resumed", [])]
@@ -190,7 +188,7 @@ def _network_row(model: str) -> dict[str, str]:
     network = utils.new_network(model)
     count = count_parameters(network)
     return {
-        "parameters": f"{count:,}" + ("" if count < PARAMETER_LIMIT else OVER),
+        "parameters": f"{count:,}" + ("" if count < PARAMETER_LIMIT else ", over the limit"),
         "multiply-adds": f"{count_multiply_adds(network) / 1e6:.1f} million",
         "receptive field": f"{receptive_field(network)[-1].r_out}",
     }
@@ -240,7 +238,7 @@ def results_table(run: Run) -> str:
     rows = {
         f"{name} accuracy, last epoch": f"{accuracy_text([run])} of {images:,} images",
         "Sampling error": f"{sampling_error(result, images):.2f} points",
-        "Parameters": network["parameters"].removesuffix(OVER),
+        "Parameters": network["parameters"],
         "Multiply-adds": f"{network['multiply-adds']} an image",
         "Receptive field": f"{network['receptive field']} pixels",
         "Epochs": f"{row['epochs']} ({ACCURACY_LIMIT:g}% {reached})",

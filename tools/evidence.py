@@ -48,15 +48,15 @@ def _differences(run: Run, entry: tuple[str, ...], row: Epoch) -> list[str]:
     counted = 100 * int(correct) / int(images)
     rate = scheduled_rate(settings, batches, row.epoch)
     compared = (
-        ("train accuracy", f"{train_accuracy} in the log", f"{row.train_accuracy:.2f} in the history"),
-        ("test loss", f"{test_loss} in the log", f"{row.test_loss:.4f} in the history"),
-        ("test accuracy", f"{test_accuracy} in the log", f"{row.test_accuracy:.2f} in the history"),
-        ("test accuracy", f"{test_accuracy} in the log", f"{counted:.2f} in the count of images"),
-        ("test images", f"{images} in the log", f"{data['test']} in the settings"),
-        ("last batch", f"{last_batch} in the log", f"{batches - 1} in the settings"),
-        ("learning rate", f"{row.learning_rate:.6f} in the history", f"{rate:.6f} in the settings"),
+        ("train accuracy", train_accuracy, "log", f"{row.train_accuracy:.2f}", "history"),
+        ("test loss", test_loss, "log", f"{row.test_loss:.4f}", "history"),
+        ("test accuracy", test_accuracy, "log", f"{row.test_accuracy:.2f}", "history"),
+        ("test accuracy", test_accuracy, "log", f"{counted:.2f}", "count of images"),
+        ("test images", images, "log", f"{data['test']}", "settings"),
+        ("last batch", last_batch, "log", f"{batches - 1}", "settings"),
+        ("learning rate", f"{row.learning_rate:.6f}", "history", f"{rate:.6f}", "settings"),
     )
-    lines = [f"{name} {a}, {b}" for name, a, b in compared if a.split()[0] != b.split()[0]]
+    lines = [f"{name} {a} in the {one}, {b} in the {other}" for name, a, one, b, other in compared if a != b]
     seconds = sum(int(part) * 60**power for power, part in enumerate(reversed(time.split(":"))))
     if seconds > row.seconds + 1:
         lines.append(f"training took {seconds} s in the log, the epoch {row.seconds:.1f} s in the history")
@@ -65,7 +65,7 @@ def _differences(run: Run, entry: tuple[str, ...], row: Epoch) -> list[str]:
 
 def scheduled_rate(settings: Settings, batches: int, epoch: int) -> float:
     """Learning rate of the kernels in the first of an epoch's batches, as make_optimizer schedules it."""
-    steps, peak = settings.epochs * batches, settings.learning_rate
+    steps, peak = max(settings.epochs * batches, 2), settings.learning_rate
     turns = [0, settings.rise * steps - 1, steps - 1]
     return float(np.interp((epoch - 1) * batches, turns, [peak / 25, peak, peak / 25e4]))
 

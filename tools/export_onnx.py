@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from predict import Trained, trained_network
+from predict import Classifier, load_classifier
 from s9 import files
 from s9.errors import CommandParser, UserError, run_command
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=out, metavar="FILE", help="file to write (%(default)s)")
     options = parser.parse_args(arguments)
     try:
-        trained = trained_network(options.run, "cpu")
+        trained = load_classifier(options.run, "cpu")
         files.ensure_writable(options.out, "s9.onnx")
         content = to_onnx(trained)
         difference = largest_difference(content, trained.network)
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{options.out}: {len(content):,} bytes")
 
 
-def to_onnx(trained: Trained) -> bytes:
+def to_onnx(trained: Classifier) -> bytes:
     """The content of an ONNX file: the network for any batch size, and metadata.
 
     Metadata: `model` is a name; `classes`, `mean` and `std` are JSON lists.

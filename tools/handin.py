@@ -22,13 +22,14 @@ from s9.records import Run
 from tools import answers, claims, report, stamp
 
 RECORDS = (records.SETTINGS, records.HISTORY, records.LOG, records.WEIGHTS, "QnA.md")
-CHANGED = ("README.md", "S9.ipynb", "Images", "docs", "results")
+CHANGED = ("README.md", "S9.ipynb", "Images", "docs", "hubconf.py", "results")
 
 
 class LastRun:
     """The run in `runs` that was saved last, as the notebook shows it. Each access reads its folder.
 
-    Access raises UserError if there is no run with a finished epoch, or if `data` is not its data.
+    Access raises UserError if there is no run with a finished epoch; `network` and `probabilities` also if
+    `data` is not its data.
     """
 
     def __init__(self, runs: str | Path, data: Data) -> None:
@@ -78,7 +79,7 @@ def hand_in(folder: Path, data_dir: str | None = None) -> None:
     for name in names:
         shutil.copy(target / name, report.REPO / "Images")
     executed = folder.parent / "S9.ipynb"
-    if executed.exists():
+    if executed.exists() and not executed.samefile(report.REPO / "S9.ipynb"):
         shutil.copy(executed, report.REPO)
     report.refresh_readme(target)
 
@@ -86,7 +87,8 @@ def hand_in(folder: Path, data_dir: str | None = None) -> None:
 def next_steps(run: Run) -> Markdown:
     """For the end of the notebook: in Colab, hands in `run` and downloads it; elsewhere says how to.
 
-    Nothing is pushed. A run that cannot be handed in is named with the reason.
+    The pages then name the fork's address. Nothing is pushed. A run that cannot be handed in is named with
+    the reason.
     """
     reason = answers.too_large(run.settings.model) if run.complete else run.summary()
     if run.settings.dataset != "cifar10":
@@ -98,19 +100,20 @@ def next_steps(run: Run) -> Markdown:
             "Save this notebook. Then make this run the one that README.md shows, and push it:\n\n"
             f"```bash\npython assignment.py handin --run {run.folder}\n{git_lines()}\n```"
         )
+    hand_in(run.folder)
     notebook = colab.notebook()
     if notebook:
         text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         files.replace(report.REPO / "S9.ipynb", text.encode())
-    hand_in(run.folder)
+    address = stamp.own_address(report.REPO)
+    stamp.stamp(report.REPO, address)
     archive = run.folder / "handin.zip"
     pack(report.REPO, archive)
     colab.download(archive)
-    address = stamp.own_address(report.REPO)
     saved = "" if notebook else " Colab did not give the notebook: also *File, Save a copy in GitHub*."
     upload = f"[github.com/{address}](https://github.com/{address}/upload)"
     return Markdown(
-        f"Your run is in `handin.zip`, which the browser downloads now.{saved} Unzip it, drag what it holds "
+        f"Your run is in `handin.zip`, which the browser downloads now.{saved} Unzip it, drag its contents "
         f"to {upload} and commit; or unzip it into a clone of your fork and push:\n\n"
         f"```bash\n{git_lines()}\n```"
     )

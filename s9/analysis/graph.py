@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from s9.errors import UserError
+from s9.errors import UserError, one_line
 
 BATCH = 2  # images in a recorded batch
 # What keeps positions apart, besides the operations that torch tags as pointwise; named as in torch.ops.aten.
@@ -214,8 +214,3 @@ def copy_to_try(network: nn.Module, input_size: tuple[int, int, int]) -> nn.Modu
     except Exception as error:
         message = f"{type(network).__name__} does not take an image of size {input_size}"
         raise UserError(f"{message} (channels, height, width): {one_line(error)}") from error
-
-
-def one_line(error: Exception) -> str:
-    """The error's text in one line, or its type."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -84,6 +84,7 @@ def _inputs(network: nn.Module, images: np.ndarray, mean: Sequence[float], std: 
     return normalise(torch.from_numpy(np.ascontiguousarray(images)).to(device), mean, std)
 
 
+@torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 @torch.no_grad()
 def class_probabilities(
     network: nn.Module, images: np.ndarray, mean: Sequence[float], std: Sequence[float]

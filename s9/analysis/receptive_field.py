@@ -1,7 +1,7 @@
 """How far each layer of a convolutional network sees.
 
 By the arithmetic of Dumoulin & Visin, 2016, https://arxiv.org/abs/1603.07285, and Araujo et al., 2019,
-https://distill.pub/2019/computing-receptive-fields, on the operations that the network runs: behind a window
+https://distill.pub/2019/computing-receptive-fields, on the operations that the network runs: after a window
 of kernel k, stride s, padding p and dilation d
 
     r_out = r_in + d * (k - 1) * j_in,    j_out = j_in * s,    first_out = first_in - p * j_in
@@ -85,7 +85,7 @@ def receptive_field(network: nn.Module, input_size: tuple[int, int, int] = (3, 3
 
     A network that ends in several branches gets a last row "output": the widest of them. A position of a map
     sees from the first to the last pixel that any of its channels sees. By the convention of Araujo et al.,
-    what looks at the whole map at once is left out: global pooling and all behind it, flattening for a linear
+    what looks at the whole map at once is left out: global pooling and all after it, flattening for a linear
     layer, the gates of squeeze-and-excitation, the statistics of normalisation, and pooling to a fixed grid.
 
     Raises UserError if the network does not take images of that size, if what it does depends on their
@@ -117,7 +117,7 @@ def _follow(plan: list[Operation], axis: int) -> tuple[dict[int, Step], View]:
     """The steps along an axis, by their number in the plan, and the widest map that the output sees."""
     _, channels, *sides = plan[0].after
     maps = {(0, 0): Map(sides[axis], 1, axis - 2, torch.zeros(channels, 2))}  # by operation and result
-    summaries: dict[int, View] = {}  # by operation whose result is no map: the widest map behind it
+    summaries: dict[int, View] = {}  # by operation whose result is no map: the widest map before it
     steps = {}
     for number, operation in enumerate(plan[1:], 1):
         arguments = [_map(argument, maps) for argument in operation.arguments]

@@ -8,9 +8,9 @@ import torchsummary
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from s9.analysis.graph import copy_to_try, one_line
+from s9.analysis.graph import copy_to_try
 from s9.analysis.receptive_field import Row
-from s9.errors import UserError
+from s9.errors import UserError, one_line
 
 
 def count_multiply_adds(network: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> int:

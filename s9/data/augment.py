@@ -20,7 +20,7 @@ from s9.errors import UserError
 cv2.setNumThreads(0)  # The images are tiny: OpenCV's threads would only compete with the workers.
 
 
-def reseed(transform: A.Compose, seed: int) -> None:
+def reseed(transform: A.BaseCompose, seed: int) -> None:
     """Gives each step of `transform` a generator of its own, seeded from `seed`.
 
     `transform.set_random_seed(seed)` would give all steps the same seed: they would draw the same numbers, so
@@ -29,6 +29,8 @@ def reseed(transform: A.Compose, seed: int) -> None:
     seeds = np.random.SeedSequence(seed).generate_state(len(transform.transforms), np.uint64)
     for step, own_seed in zip(transform.transforms, seeds.tolist(), strict=True):
         step.set_random_seed(own_seed)
+        if isinstance(step, A.BaseCompose):
+            reseed(step, own_seed)
 
 
 def augment(images: np.ndarray, transform: A.Compose) -> None:

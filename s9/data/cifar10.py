@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 # Relative, for hubconf.py; and what only reading needs is imported there.
-from ..errors import UserError
+from ..errors import UserError, one_line
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -71,8 +71,8 @@ def _read_parquet(folder: Path) -> Arrays:
                         images.append(_decode(row["img"]["bytes"]))
                         labels.append(np.int64(row["label"]))
             except Exception as error:  # Of pyarrow, of OpenCV, or of Python where a row is not as expected.
-                reason = " ".join(str(error).split())[:120]
-                raise UserError(f"{path} is damaged or not CIFAR-10's ({reason}): get it again") from error
+                problem = f"is damaged or not CIFAR-10's ({one_line(error)})"
+                raise UserError(f"{path} {problem}: get it again") from error
         if not np.array_equal(np.sort(labels), np.repeat(np.arange(10), per_class)):
             needed = f"{per_class:,} images of each class"
             raise UserError(f"{folder}: the {split} set must have {needed}: get it again")

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 from torch import Tensor
 
 # Relative, for hubconf.py.
-from ..errors import UserError, printable
+from ..errors import UserError, one_line, printable
 from .cifar10 import MEAN, STD
 from .device_loader import normalise
 
@@ -35,8 +35,10 @@ class PhotoTransform:
         return normalise(pixels, torch.tensor(MEAN), torch.tensor(STD))[0].contiguous()
 
 
-def read(path: Path) -> np.ndarray:
+def read(path: Path, content: bytes | None = None) -> np.ndarray:
     """The picture in a file as fit() returns it; the first frame of an animation.
+
+    content: of the file, if it is in memory already.
 
     Raises UserError if the file is missing, damaged, not a picture, or has more than 179 million pixels,
     Pillow's limit against decompression bombs. Warns as fit() does.
@@ -44,13 +46,12 @@ def read(path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # Of odd metadata.
-            return _read(path)
+            return _read(path, path.read_bytes() if content is None else content)
     except Exception as error:  # Pillow has a reader for each format, each with its own exceptions.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or one_line(error)
         if isinstance(error, Image.UnidentifiedImageError):
-            reason = "unknown format: save it as JPEG" if path.stat().st_size else "the file is empty"
-        reason = printable(" ".join(reason.split())[:120])
-        raise UserError(f"{printable(path)}: cannot be read as a picture ({reason})") from error
+            reason = "unknown format: save it as JPEG"
+        raise UserError(printable(f"{path}: cannot be read as a picture ({reason})")) from error
 
 
 def read_all(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray | UserError]]:
@@ -66,16 +67,19 @@ def read_all(paths: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray | UserErr
             yield path, error
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path, content: bytes) -> np.ndarray:
+    if not content:
+        raise EOFError("the file is empty")
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(content)) as image:
+            image.filename = path  # For a warning.
             return fit(image)
     except (Image.UnidentifiedImageError, SyntaxError, ValueError):
         # Pillow fails on some damaged or very large metadata, which OpenCV skips. Imported here: torch.hub's
         # users may not have it.
         import cv2
 
-        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         if pixels is None:
             raise
         return fit(Image.fromarray(pixels[..., ::-1]))

@@ -121,7 +121,7 @@ def load_recorded(dataset: str, facts: dict, data_dir: str | Path | None = None)
     if not os.path.isdir(folder):  # noqa: PTH112, it takes any text.
         raise UserError(f"the pictures of the run are not in {folder}: name their folder (--data-dir)")
     data = pictures(folder)._replace(name=dataset)
-    if data.fingerprint() != facts.get("fingerprint"):
+    if facts.get("fingerprint") not in (data.fingerprint(), data.validation().fingerprint()):
         raise UserError(f"{folder} holds other pictures than the run's: name their folder (--data-dir)")
     return data
 

@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -51,15 +53,21 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     _check_launch()
     # Accelerate keeps the choices of a process's first Accelerator for all later ones.
     AcceleratorState._reset_state(reset_partial_state=True)
-    # Its variables change what is computed, by gradient accumulation say, and no record would show it.
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ACCELERATE_")}
-    try:
+    with unconfigured():
         return Accelerator(
             cpu=device == "cpu",
             mixed_precision=PRECISIONS[fast[0] if precision == "auto" else precision],
             # A CUDA graph must convert the weights itself; in one forward pass nothing else uses the cache.
             kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
         )
+
+
+@contextmanager
+def unconfigured() -> Iterator[None]:
+    """Hides Accelerate's variables: they change what is computed, and no record would show it."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ACCELERATE_")}
+    try:
+        yield
     finally:
         os.environ.update(hidden)
 

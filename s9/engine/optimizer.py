@@ -42,8 +42,11 @@ def make_optimizer(network: nn.Module, settings: Settings, steps: int) -> tuple[
     else:
         optimizer = SGD(groups, momentum=0.9, nesterov=True, fused=True)
     rates = [group["lr"] for group in groups]
-    shape = {"pct_start": settings.rise, "anneal_strategy": "linear", "final_div_factor": 1e4}
-    return optimizer, OneCycleLR(optimizer, rates, total_steps=max(steps, 2), cycle_momentum=False, **shape)
+    total, rise = max(steps, 2), float(settings.rise)
+    if rise * total == 1:  # OneCycleLR would divide by the 0 steps that its rates then rise for.
+        rise *= 1 - 1e-9
+    shape = {"pct_start": rise, "anneal_strategy": "linear", "final_div_factor": 1e4}
+    return optimizer, OneCycleLR(optimizer, rates, total_steps=total, cycle_momentum=False, **shape)
 
 
 def _dense_kernels(network: nn.Module) -> list[Tensor]:
@@ -73,10 +76,9 @@ class Muon(SGD):
     def step(self, closure: None = None) -> None:
         """One update of all parameters that have a gradient. Sets the gradients of Muon's kernels to None."""
         for group in self.param_groups:
-            if group.get("use_muon"):
-                kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
-                if kernels:
-                    self._update(kernels, group["lr"], group["momentum"])
+            kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
+            if group.get("use_muon") and kernels:
+                self._update(kernels, group["lr"], group["momentum"])
                 for kernel in kernels:
                     kernel.grad = None  # SGD skips parameters without a gradient.
         super().step(closure)

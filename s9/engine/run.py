@@ -18,7 +18,7 @@ from s9.engine import checkpoint
 from s9.engine.hardware import SharedBatchNorm2d, precision_of
 from s9.engine.optimizer import make_optimizer
 from s9.engine.step import GraphedStep
-from s9.errors import RunError, UserError, how_to_resume
+from s9.errors import RunError, UserError, how_to_resume, one_line
 from s9.records import Epoch, Run
 
 
@@ -131,15 +131,18 @@ class RunState:
             facts = records.continued(state["facts"], self.run.facts, len(history) + 1)
             self.run = self.run._replace(facts=facts, history=history, log=state["log"])
             self.progress = Progress(**state["progress"])
+            if not self.accelerator.is_main_process:  # The sums are of all processes: one of them adds them.
+                self.progress.loss = self.progress.correct = self.progress.images = 0
             for name, part in self.parts.items():
-                part.load_state_dict(state[name])
+                if name != "scaler" or name in state:  # A run that began in another precision has none.
+                    part.load_state_dict(state[name])
             if len(state["random"]) == self.accelerator.num_processes:
                 checkpoint.set_random_state(state["random"][self.accelerator.process_index])
         except UserError:
             raise
         except Exception as error:  # load_state_dict of a changed network raises various types.
             problem = f"{self.run.folder / records.CHECKPOINT} belongs to another network or machine"
-            raise UserError(f"{problem} ({' '.join(str(error).split())[:120]}): start a new run") from error
+            raise UserError(f"{problem} ({one_line(error)}): start a new run") from error
         if self.accelerator.is_main_process:
             self._write_records()  # A kill between checkpoint and records leaves the older records.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from s9.engine import checkpoint
+from s9.errors import one_line
 
 Compute = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 """Computes the gradients of the parameters from images and labels; returns tensors, the loss first."""
@@ -60,8 +61,8 @@ class GraphedStep:
             found = self._results(outputs)
             difference = max(largest_difference(*pair) for pair in zip(expected, found, strict=True))
             problem = "" if difference <= self.tolerance else f"its results differ by {difference:.2g}"
-        except Exception as error:  # Whatever it is, the plain pass can do without the graph.
-            problem = " ".join(str(error).split())[:200] or type(error).__name__
+        except Exception as error:  # Whatever went wrong, training can go on without the graph.
+            problem = one_line(error)
         if not problem:
             self.replay, self.shape = replay, images.shape
             return outputs

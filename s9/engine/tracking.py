@@ -8,6 +8,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from s9.engine.hardware import unconfigured
 from s9.errors import UserError
 from s9.records import Run
 
@@ -30,7 +31,8 @@ class Tracker:
     def __call__(self, run: Run) -> None:
         """Sends the last row of the history; after the last epoch the curves, to a tracker of pictures."""
         if self.accelerator is None:  # Not earlier: fit() resets the state that Accelerators share.
-            self.accelerator = Accelerator(log_with=self.name, project_dir=run.folder)
+            with unconfigured():  # Its settings would become those of the run's Accelerator too.
+                self.accelerator = Accelerator(log_with=self.name, project_dir=run.folder)
             self.accelerator.init_trackers("S9", asdict(run.settings))
         row = run.history[-1]._asdict()
         epoch = row.pop("epoch")

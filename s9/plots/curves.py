@@ -12,7 +12,7 @@ from s9.records import Epoch
 
 TRAIN = {"color": BLUE, "linestyle": "--", "marker": "o", "label": "train"}
 TEST = {"color": VERMILLION, "linestyle": "-", "marker": "s", "label": "test"}
-OURS = {"color": VERMILLION, "linestyle": "none", "marker": "s", "markersize": 7, "label": "here"}
+OURS = {"color": VERMILLION, "linestyle": "none", "marker": "s", "markersize": 7, "label": "this repository"}
 PUBLIC = {"color": BLUE, "linestyle": "none", "marker": "o", "markersize": 6, "label": "public"}
 OTHER_RULES = "outside the assignment's rules"
 LABEL_GAP = 0.45  # least vertical distance of two labels, in percentage points
@@ -57,7 +57,7 @@ def plot_metrics(history: Sequence[Epoch], dataset: str, model: str) -> Notebook
     panels["accuracy"].annotate(text, point, (8, 0), **look)
     rates = [row.learning_rate for row in history]
     panels["rate"].plot(epochs, rates, color=GREEN, marker="o", markevery=every)
-    panels["rate"].set_title("Learning rate")
+    panels["rate"].set_title("Learning rate of SGD")
     for axes in panels.values():
         axes.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + max(0.5, 0.02 * len(epochs))))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -92,7 +92,7 @@ def plot_accuracy(
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.minorticks_off()
-    axes.set(xlabel="parameters, logarithmic", ylabel="test accuracy, %")
+    axes.set(xlabel="parameters (log scale)", ylabel="test accuracy, %")
     axes.margins(y=0.1)
     text = {"color": GREEN, "size": 10, "va": "top"}
     axes.text(parameter_limit, axes.get_ylim()[1], f" limit: fewer than {parameter_limit:,}", **text)
@@ -103,8 +103,7 @@ def plot_accuracy(
 
 def _label(axes: Axes, marks: Sequence[Point], color: str, align: str) -> None:
     """Draw each mark's spread, and its name, accuracy and epochs beside it, moved up where labels overlap."""
-    lowest = -np.inf
-    side = -1 if align == "right" else 1
+    lowest, shift = -np.inf, 0.95 if align == "right" else 1.05
     for mark in sorted(marks, key=lambda mark: mark.accuracy):
         lowest = height = max(mark.accuracy, lowest + LABEL_GAP)
         spread = ""
@@ -112,9 +111,6 @@ def _label(axes: Axes, marks: Sequence[Point], color: str, align: str) -> None:
             spread = f" ± {mark.spread:.2f}"
             axes.errorbar(mark.parameters, mark.accuracy, mark.spread, color=color, capsize=6)
         epochs = "" if mark.epochs is None else f", {mark.epochs} epochs"
-        text, beside = (
-            f"{mark.name} {mark.accuracy:.2f}{spread}%{epochs}",
-            mark.parameters * (1 + side * 0.03),
-        )
+        text, beside = f"{mark.name} {mark.accuracy:.2f}{spread}%{epochs}", mark.parameters * shift
         look = {"ha": align, "va": "center", "color": color, "size": 10, "bbox": BEHIND_TEXT}
         axes.annotate(text, (mark.parameters, mark.accuracy), (beside, height), **look)

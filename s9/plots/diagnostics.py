@@ -213,7 +213,7 @@ def plot_grad_cam(
         rows.append(("Grad-CAM of the\npredicted class", predicted_maps, named))
         rows.append(("Grad-CAM of the\ntrue class", [_heated(it.image, it.true_map) for it in wrong], []))
     title = "Grad-CAM; yellow pixels raise the score of the class"
-    title += "\nPredictions are evenly spaced, from the most to the least confident"
+    title += "\nPredictions at even steps from the most to the least confident"
     figure = new_figure(dataset, title, height=0.7 + 1.6 * len(rows))
     _draw_rows(figure, rows, max(len(right), len(wrong)))
     return figure
@@ -256,7 +256,7 @@ def plot_kernels(kernels: np.ndarray, answers: np.ndarray, dataset: str) -> Note
     interpret.first_layer().
     """
     title = f"first layer: {len(kernels)} kernels of {_size(kernels.shape[2:])} pixels"
-    title += "\nBelow each, its response to a test image; grey is 0, the number is its largest weight"
+    title += "\nBelow each, its response to a test image; grey is 0, the number its largest absolute weight"
     rows = []
     for start in range(0, len(kernels), KERNEL_COLUMNS):
         line = slice(start, start + KERNEL_COLUMNS)

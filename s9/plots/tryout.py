@@ -1,6 +1,5 @@
 """A widget that classifies a photo in a notebook, in JupyterLab or Colab."""
 
-import tempfile
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -54,13 +53,7 @@ class TryOut(widgets.VBox):
             self.children = [self.upload, self.problem]
 
     def _drawn(self, name: str, content: bytes) -> bytes:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, f"photo{Path(name).suffix}")
-            path.write_bytes(content)
-            try:
-                image = photos.read(path)
-            except UserError as error:
-                raise UserError(str(error).replace(str(path), name)) from error
+        image = photos.read(Path(name), content)
         mean, std = self.data.mean, self.data.std
         probabilities = interpret.class_probabilities(self.network, image[None], mean, std)[0]
         likeliest = np.argsort(-probabilities, kind="stable")[:3]

@@ -43,6 +43,12 @@ def test_the_same_seed_gives_the_same_pixels(make, seed):
     assert (result != NOISE).any((1, 2, 3)).mean() > 0.3
 
 
+def test_steps_within_a_step_have_random_numbers_of_their_own():
+    flips = A.Compose([A.Sequential([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])])
+    reseed(flips, 0)
+    assert len({flips(image=NOISE[0])["image"].tobytes() for _ in range(50)}) == 4
+
+
 def test_the_same_parameters_give_the_same_tensors(monkeypatch):
     """All of train_transform: the holes, drawn for a whole batch at once, are dealt out one by one."""
     drawn = []

@@ -74,6 +74,7 @@ def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path, whole, bat
     [
         (torch.OutOfMemoryError("CUDA"), r"out of memory: use a smaller --batch-size \(now 32\)"),
         (MemoryError(), "out of memory: use a smaller"),
+        (ValueError("Expected more than 1 value per channel"), "a batch of one such small image"),
         (RuntimeError("[gloo/tcp] Connection closed by peer [::1]"), "another process of this job ended"),
     ],
 )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
+from accelerate.state import GradientState
 from small import SETTINGS, SmallNet, fit_small, small_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -64,6 +65,7 @@ def test_a_run_of_another_network_is_refused(first, refused, tmp_path, monkeypat
 
 
 def test_a_tracker_gets_every_epoch_and_a_picture(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     monkeypatch.setitem(NETWORKS, "small", SmallNet)
     monkeypatch.setattr(train, "load", lambda *_: small_data())
     arguments = ["--model", "small", "--dataset", "digits", "--epochs", "2", "--device", "cpu"]
@@ -75,6 +77,7 @@ def test_a_tracker_gets_every_epoch_and_a_picture(tmp_path, monkeypatch):
         assert sent == [(row.epoch, getattr(row, name)) for row in history]
     (picture,) = events.Images("curves")
     assert picture.step == 2 and picture.width > 1_000
+    assert GradientState().num_steps == 1  # Or the environment would change the second epoch.
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_weight_decay_spares_norms_and_biases_and_rates_keep_their_ratios():
     assert type(make_optimizer(network, Settings(), steps=100)[0]) is torch.optim.SGD
 
 
-@pytest.mark.parametrize("steps", [1, 2, 1000])
+@pytest.mark.parametrize("steps", [1, 2, 5, 1000])
 def test_the_schedule_peaks_at_a_fifth_and_ends_at_nothing(steps):
     optimizer, scheduler = make_optimizer(build("reference"), Settings(learning_rate=0.4), steps)
     rates = []

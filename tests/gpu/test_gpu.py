@@ -17,6 +17,7 @@ import utils
 from dataset import loaders
 from model import NETWORKS, build
 from s9 import records
+from s9.engine import checkpoint
 from s9.engine.hardware import PRECISIONS, make_accelerator
 from s9.engine.optimizer import make_optimizer
 from s9.engine.progress import ProgressBar
@@ -166,6 +167,13 @@ def test_an_interrupted_run_resumes(tmp_path, monkeypatch):
     assert [row.epoch for row in rows] == [1, 2, 3]
     assert largest_difference(weights_of(whole), weights_of(resumed)) < 0.01
     assert rows[-1].train_loss == pytest.approx(history[-1].train_loss, rel=0.01)
+
+
+def test_a_run_of_a_cpu_goes_on_in_float16(tmp_path):
+    fit_small(tmp_path)
+    (tmp_path / checkpoint.PREVIOUS).replace(tmp_path / records.CHECKPOINT)  # As if stopped in epoch 3.
+    _, rows = fit_small(tmp_path, resume=True, hardware={"device": DEVICE, "precision": "float16"})
+    assert [row.epoch for row in rows] == [1, 2, 3]
 
 
 def test_what_is_not_finite_stops_the_run(tmp_path, monkeypatch):

@@ -63,8 +63,8 @@ def test_accuracy_draws_every_mark_hollow_outside_the_rules_and_the_spread():
     lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
     points = {name: list(zip(*line.get_data(), strict=True)) for name, line in lines.items()}
     assert points == {
-        "here": [(174_352, 89.28), (197_808, 93.1)],
-        "here, outside the assignment's rules": [(494_368, 85.96)],
+        "this repository": [(174_352, 89.28), (197_808, 93.1)],
+        "this repository, outside the assignment's rules": [(494_368, 85.96)],
         "public": [(163_744, 87.04), (126_000, 87.02)],
         "public, outside the assignment's rules": [(176_122, 93.57)],
     }

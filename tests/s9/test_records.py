@@ -7,6 +7,7 @@ from made_runs import FACTS
 
 from model import BestNet, build
 from s9 import files, records
+from s9.engine import checkpoint
 from s9.errors import UserError
 from s9.records import Epoch, Run
 from s9.settings import Settings
@@ -83,6 +84,9 @@ def test_only_a_run_of_the_same_settings_is_resumed(run):
         UserError, match=r"other settings \(dataset cifar10 there, digits here; epochs 2 there"
     ):
         records.run_to_resume(Settings(epochs=3, dataset="digits"), run.folder)
+    (run.folder / records.SETTINGS).unlink()  # As if killed in the first epoch, between two renames.
+    (run.folder / records.CHECKPOINT).rename(run.folder / checkpoint.PREVIOUS)
+    assert records.last_saved(run.folder.parent) == run.folder
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -32,8 +32,8 @@ REPORT = {
     "python": "3.11.7",
     "versions": {"torch": "2.15.0"},
     "rows": [
-        Row("step", "images/s", 250.4, 1001.6, 4.0, 3.0)._asdict(),
-        Row("fast", "seconds", 2000.0, 1000.0, 2.0, None)._asdict(),
+        Row("step", "images/s", 250.4, 1001.6, 4.0)._asdict(),
+        Row("fast", "seconds", 2000.0, 1000.0, 2.0)._asdict(),
     ],
 }
 
@@ -134,14 +134,11 @@ def test_our_side_is_what_fit_does_on_the_same_images(tiny):
     assert trainer.state.accelerator.mixed_precision == hardware.make_accelerator("cpu").mixed_precision
 
 
-@pytest.mark.parametrize(
-    ("name", "limits"),
-    [("step", [3.0, None, None, None]), ("test", [None]), ("data", [3.0]), ("epoch", [None])],
-)
-def test_each_measurement_gives_its_rows(tiny, monkeypatch, name, limits):
+@pytest.mark.parametrize(("name", "count"), [("step", 4), ("test", 1), ("data", 1), ("epoch", 1)])
+def test_each_measurement_gives_its_rows(tiny, monkeypatch, name, count):
     monkeypatch.setattr(benchmark, "ROUNDS", 1)
     rows = list(benchmark.MEASUREMENTS[name](tiny))
-    assert [row.limit for row in rows] == limits
+    assert len(rows) == count
     for row in rows:
         assert row.name == name and row.plain > 0 and row.ratio == row.ours / row.plain
 
@@ -194,10 +191,10 @@ def test_a_report_is_printed_as_a_table_and_a_damaged_one_named(tmp_path):
     assert benchmark.format_report(REPORT).splitlines() == [
         "a CPU, 2 cores, threads: 1, 2026-11-24, Python 3.11.7, torch 2.15.0",
         "",
-        "| row | what | plain | ours | ratio | at least |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-        "| step | images/s | 250 | 1,002 | **4** | 3 |",
-        "| fast | seconds | 2,000 | 1,000 | **2** |  |",
+        "| row | what | plain | ours | ratio |",
+        "| --- | --- | ---: | ---: | ---: |",
+        "| step | images/s | 250 | 1,002 | **4** |",
+        "| fast | seconds | 2,000 | 1,000 | **2** |",
     ]
     path = tmp_path / "bench.json"
     for text in ("", "[]", "{}", json.dumps(REPORT | {"rows": [{"name": 1}]})):

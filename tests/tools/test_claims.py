@@ -192,7 +192,7 @@ def test_the_committed_public_networks():
         assert ("RF > 44" in mark["rules"]) == (int(mark["receptive_field"]) > 44)
         assert set(mark["rules"].split(", ")) <= set(claims.RULES)
     assert [mark["name"] for mark in marks if mark["rules"] == ", ".join(claims.RULES)] == [
-        "TharunSivamani/ERA-V1", "the S9 README",
+        "TharunSivamani/ERA-V1", "unpublished S9 solution",
     ]  # fmt: skip
     row = rows_of(claims.marks_table(marks))[2]
     assert row[:-1] == ("woncoh1/era1a9", "163,744", "87.04%", "last epoch", "30", "35", "RF > 44")

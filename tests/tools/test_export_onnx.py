@@ -12,7 +12,7 @@ from made_runs import make_run
 from torch import nn
 
 from model import NETWORKS, build
-from predict import Trained
+from predict import Classifier
 from s9.data.cifar10 import CLASSES, MEAN, STD
 from tools import export_onnx
 
@@ -27,7 +27,7 @@ def trained(name):
                 tensor.uniform_(0.5, 1.5)
             for tensor in (norm.bias.data, norm.running_mean):
                 tensor.normal_(0, 0.2)
-    return Trained(name, network.eval(), CLASSES, MEAN, STD)
+    return Classifier(name, network.eval(), CLASSES, MEAN, STD)
 
 
 @pytest.fixture(scope="module")

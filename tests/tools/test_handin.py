@@ -48,7 +48,7 @@ def changed(root):
 def test_the_handed_in_run_leads_the_page_and_the_authors_stay(fork, capsys):
     (fork / "runs" / "S9.ipynb").write_text("{}", encoding="utf-8")
     assert assignment.main(["handin", "--run", "runs/best-cifar10-1"]) == 0
-    assert 'git add README.md S9.ipynb Images docs results\ngit commit -m "My run"' in capsys.readouterr().out
+    assert 'Images docs hubconf.py results\ngit commit -m "My run"' in capsys.readouterr().out
     target = fork / "results" / "handin"
     assert records.leading_run(fork / "results") == target
     assert records.read(target).log == records.read(STUDENTS).log
@@ -67,6 +67,12 @@ def test_the_handed_in_run_leads_the_page_and_the_authors_stay(fork, capsys):
     others = {name for name in changed(fork) if not name.startswith(("results/handin/", "Images/"))}
     assert others == {"README.md", "S9.ipynb"}
     assert report.refresh_readme(target, check=True) == 0
+
+
+def test_a_run_in_the_root_leaves_the_notebook_there(fork, monkeypatch):
+    monkeypatch.setattr(report, "refresh_readme", lambda _: 0)
+    handin.hand_in((fork / "runs" / "best-cifar10-1").rename(fork / "mine"))
+    assert not any(name.startswith("S9") for name in changed(fork))
 
 
 def test_outside_colab_a_line_says_how_or_why_not_and_nothing_changes(fork, tmp_path):
@@ -95,6 +101,7 @@ def test_in_colab_the_run_is_handed_in_and_downloaded_as_one_archive(fork, monke
     monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
     monkeypatch.setitem(sys.modules, "google.colab", fake)
     folder = fork / "runs" / "best-cifar10-1"
+    (fork / "runs" / "S9.ipynb").write_text("{}", encoding="utf-8")  # An older one of `make run`.
     text = handin.next_steps(records.read(folder)).data
     assert downloaded == [str(folder / "handin.zip")]
     with zipfile.ZipFile(folder / "handin.zip") as archive:
@@ -104,7 +111,7 @@ def test_in_colab_the_run_is_handed_in_and_downloaded_as_one_archive(fork, monke
     assert {"README.md", "results/handin/log.txt", "results/handin/weights.safetensors"} <= names
     assert records.read(STUDENTS).log.strip().split("\n\n")[-1] in page
     assert "https://github.com/alice/S9/upload" in text
-    assert ("S9.ipynb" in names) == given
+    assert "google.com/github/alice/S9/blob/main" in page
     assert ("Save a copy in GitHub" in text) != given
     if given:
         written = json.loads((fork / "S9.ipynb").read_text(encoding="utf-8"))
