@@ -178,16 +178,8 @@ class DilatedNet(BlockNet):
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
-        self.C1 = nn.Sequential(
-            ResidualUnit(3, 16),
-            ResidualUnit(16, 16),
-            ResidualUnit(16, 32, dilation=2),
-        )
-        self.C2 = nn.Sequential(
-            ResidualUnit(32, 32),
-            ResidualUnit(32, 32),
-            ResidualUnit(32, 48, dilation=2),
-        )
+        self.C1 = nn.Sequential(ResidualUnit(3, 16), ResidualUnit(16, 16), ResidualUnit(16, 32, dilation=2))
+        self.C2 = nn.Sequential(ResidualUnit(32, 32), ResidualUnit(32, 32), ResidualUnit(32, 48, dilation=2))
         self.C3 = nn.Sequential(
             ResidualUnit(48, 48, dilation=2, padding=2),
             ResidualUnit(48, 48, dilation=3, padding=3),
