@@ -1,5 +1,6 @@
 """The training and test loops, one epoch each, and `fit`, which runs them to the end."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -257,6 +258,12 @@ def _first_network(settings: Settings, data: Data) -> nn.Module:
     except RuntimeError as error:
         problem = f"{option('first_size')} {size} is too small for the model {settings.model}"
         raise UserError(f"{problem}: use a larger one, at most 32") from error
+    if (len(data.train_images) - 1) % settings.batch_size == 0:  # The last batch is one image.
+        try:
+            copy.deepcopy(network).train()(torch.zeros(1, 3, size, size))
+        except ValueError as error:  # Of BatchNorm, if the last maps are one pixel.
+            problem = f"a last batch of one image of {size} pixels cannot be normalised"
+            raise UserError(f"{problem}: change {option('batch_size')}") from error
     if hasattr(network, "init_whitening"):
         images = torch.from_numpy(np.ascontiguousarray(data.train_images[:WHITENING_IMAGES]))
         network.init_whitening(normalise(images, torch.tensor(data.mean), torch.tensor(data.std)))

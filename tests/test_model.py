@@ -33,6 +33,16 @@ def test_every_network_gives_logits_of_its_classes_and_learns_with_every_weight(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_the_global_average_is_the_mean_and_its_gradient_is_channels_last(name):
+    average = build(name).O.global_average
+    features = torch.randn(2, 5, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
+    result = average(features)
+    torch.testing.assert_close(result, features.mean((2, 3), keepdim=True))
+    (gradient,) = torch.autograd.grad(result.sum(), features)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_too_few_classes(name):
     with pytest.raises(ValueError, match=r"^classes must be at least 1, got 0$"):
         build(name, classes=0)

@@ -65,6 +65,11 @@ def test_the_help_tells_every_presets_defaults(capsys):
         (["--device", "tpu", "--dataset", "digits"], "unknown device 'tpu'"),
         (["--precision", "int4", "--dataset", "digits"], "unknown precision 'int4'"),
         (["--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (["--rise", "1"], "--rise must be at most 0.99, got 1.0"),
+        (
+            "--preset fast --first-size 8 --batch-size 4 --dataset digits".split(),
+            "a last batch of one image of 8 pixels cannot be normalised: change --batch-size",
+        ),
         (["--epochs", "three"], "--epochs: invalid int value: 'three'"),
         (["--workers", "-2", "--dataset", "digits"], "workers must be in 0..256, got -2"),
         (

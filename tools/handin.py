@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,15 +101,16 @@ def next_steps(run: Run) -> Markdown:
             "Save this notebook. Then make this run the one that README.md shows, and push it:\n\n"
             f"```bash\npython assignment.py handin --run {run.folder}\n{git_lines()}\n```"
         )
+    address = stamp.own_address(report.REPO)  # Raises before anything is changed.
     hand_in(run.folder)
     notebook = colab.notebook()
     if notebook:
         text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         files.replace(report.REPO / "S9.ipynb", text.encode())
-    address = stamp.own_address(report.REPO)
     stamp.stamp(report.REPO, address)
     archive = run.folder / "handin.zip"
-    pack(report.REPO, archive)
+    # Without it: the one here is not this run's, and would replace the copy that the user saves.
+    pack(report.REPO, archive, [name for name in CHANGED if notebook or name != "S9.ipynb"])
     colab.download(archive)
     saved = "" if notebook else " Colab did not give the notebook: also *File, Save a copy in GitHub*."
     upload = f"[github.com/{address}](https://github.com/{address}/upload)"
@@ -124,12 +126,12 @@ def git_lines() -> str:
     return f'git add {" ".join(CHANGED)}\ngit commit -m "My run"\ngit push'
 
 
-def pack(root: Path, archive: Path) -> None:
-    """Writes the files of a git repository that are new or differ from its last commit to a zip archive.
+def pack(root: Path, archive: Path, names: Sequence[str] = CHANGED) -> None:
+    """Writes those of a git repository's files that are new or differ from its last commit to a zip archive.
 
-    Raises UserError if git cannot list them.
+    names: files, and folders whose files are meant. Raises UserError if git cannot list them.
     """
-    command = ["git", "ls-files", "--modified", "--others", "--exclude-standard", "-z", *CHANGED]
+    command = ["git", "ls-files", "--modified", "--others", "--exclude-standard", "-z", *names]
     try:
         listed = subprocess.check_output(command, cwd=root, encoding="utf-8")
     except (OSError, subprocess.SubprocessError) as error:

@@ -72,8 +72,7 @@ def _read(path: Path, content: bytes) -> np.ndarray:
         raise EOFError("the file is empty")
     try:
         with Image.open(io.BytesIO(content)) as image:
-            image.filename = path  # For a warning.
-            return fit(image)
+            return fit(image, path)
     except (Image.UnidentifiedImageError, SyntaxError, ValueError):
         # Pillow fails on some damaged or very large metadata, which OpenCV skips. Imported here: torch.hub's
         # users may not have it.
@@ -85,16 +84,18 @@ def _read(path: Path, content: bytes) -> np.ndarray:
         return fit(Image.fromarray(pixels[..., ::-1]))
 
 
-def fit(image: Image.Image) -> np.ndarray:
+def fit(image: Image.Image, name: Path | None = None) -> np.ndarray:
     """The middle square of a picture of any size and mode, upright, at 32 x 32: uint8 (32, 32, 3), sRGB.
 
     Transparent pixels become white. 16-bit greys keep their range; floats and wider integers have no agreed
     range, so their minimum becomes black and their maximum white. The colour profile is applied.
 
     Warns (PhotoWarning) if up to half of a JPEG is missing: the pixels that it held are grey, as in a viewer.
+    name: of the photo in that warning, by default the file's that Pillow opened.
     Raises Pillow's own errors for a damaged file and for modes that it cannot convert to RGB.
     """
-    image = _upright(_load(image))
+    # Not image.filename = name: Pillow would take some formats' pixels from a file of that name.
+    image = _upright(_load(image, name or getattr(image, "filename", "") or "photo"))
     if image.mode == "F" or image.mode.startswith("I"):
         image = _grey(image)
     profile = image.info.get("icc_profile")
@@ -106,7 +107,7 @@ def fit(image: Image.Image) -> np.ndarray:
     return np.array(Image.alpha_composite(white, small).convert("RGB"))
 
 
-def _load(image: Image.Image) -> Image.Image:
+def _load(image: Image.Image, name: Path | str) -> Image.Image:
     try:
         image.load()
     except OSError as error:
@@ -120,7 +121,6 @@ def _load(image: Image.Image) -> Image.Image:
         if image.convert("L").histogram()[128] > image.width * image.height / 2:
             raise  # Most of the picture is missing, which the decoder leaves at this grey.
         problem = "the end of the file is missing: the pixels that it held are grey"
-        name = getattr(image, "filename", "") or "photo"
         warnings.warn(f"{printable(name)}: {problem}", PhotoWarning, stacklevel=3)
     return image
 

@@ -69,7 +69,7 @@ def explain_failures(epoch: int, folder: Path, settings: Settings) -> Iterator[N
     """Turns a failure in an epoch into a RunError that says where, what to do and what is kept."""
     try:
         yield
-    except (MemoryError, RuntimeError, ValueError) as error:
+    except (MemoryError, RuntimeError) as error:
         if (explanation := _explanation(error, settings)) is None:
             raise
         kept = f"everything before this epoch is kept in {folder}, {how_to_resume(folder)}"
@@ -85,9 +85,7 @@ def _explanation(error: Exception, settings: Settings) -> str | None:
     # On a CPU PyTorch has no class for a lack of memory.
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
         return f": out of memory: use a smaller {option('batch_size')} (now {settings.batch_size})"
-    if "more than 1 value per channel" in text:
-        return f": a batch of one such small image cannot be normalised: change {option('batch_size')}"
-    if "DataLoader worker" in text:
+    if "DataLoader worker (pid" in text:  # Not "in DataLoader worker process 0", which names any error there.
         return f": a worker process died: free some memory, or use fewer {option('workers')} (0 for none)"
     if any(words in text.lower() for words in LOST_PROCESS):
         return ": another process of this job ended"

@@ -256,7 +256,7 @@ def plot_kernels(kernels: np.ndarray, answers: np.ndarray, dataset: str) -> Note
     interpret.first_layer().
     """
     title = f"first layer: {len(kernels)} kernels of {_size(kernels.shape[2:])} pixels"
-    title += "\nBelow each, its response to a test image; grey is 0, the number its largest absolute weight"
+    title += "\nBelow each, its response to a test image; grey is 0, the number its largest |weight|"
     rows = []
     for start in range(0, len(kernels), KERNEL_COLUMNS):
         line = slice(start, start + KERNEL_COLUMNS)

@@ -58,6 +58,12 @@ def read(folder, content, name="photo"):
     return image, [str(warning.message) for warning in caught]
 
 
+def test_the_pixels_are_those_of_the_content_not_of_a_file_of_that_name(tmp_path):
+    path = tmp_path / "photo.bmp"
+    Image.new("L", (40, 40), 10).save(path)
+    assert (photos.read(path, encoded(Image.new("L", (40, 40), 200), "BMP")) == 200).all()
+
+
 @pytest.mark.parametrize(("mode", "colour", "expected"), SOLID)
 @pytest.mark.parametrize("size", [(32, 32), (50, 40), (1, 3000)])
 def test_every_mode_and_size_becomes_rgb_of_one_size(mode, colour, expected, size):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
+import albumentations as A
 import psutil
 import pytest
 import torch
@@ -74,7 +75,6 @@ def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path, whole, bat
     [
         (torch.OutOfMemoryError("CUDA"), r"out of memory: use a smaller --batch-size \(now 32\)"),
         (MemoryError(), "out of memory: use a smaller"),
-        (ValueError("Expected more than 1 value per channel"), "a batch of one such small image"),
         (RuntimeError("[gloo/tcp] Connection closed by peer [::1]"), "another process of this job ended"),
     ],
 )
@@ -87,6 +87,20 @@ def test_what_befalls_an_epoch_is_told_in_one_line(error, words):
     assert "\n" not in str(raised.value)
     with pytest.raises(RuntimeError, match="cannot be multiplied"), explain_failures(1, Path("x"), SETTINGS):
         torch.ones(2, 3) @ torch.ones(2, 3)  # An error of the code itself.
+
+
+class Crop(A.ImageOnlyTransform):
+    """Takes a row from a tenth of the images."""
+
+    def apply(self, image, **_):
+        return image[:-1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mistake_in_the_transform_is_not_a_lack_of_memory(tmp_path, workers):
+    transform = A.Compose([Crop(p=0.1)])
+    with pytest.raises(UserError, match="the transform must return uint8"):
+        fit_small(tmp_path / "run", transform=transform, hardware={"workers": workers})
 
 
 def test_a_real_lack_of_memory_is_told(tmp_path):

@@ -56,7 +56,7 @@ def test_the_recipes_give_what_the_page_promises(copy):
     assert "toy on digits for 1 epochs" in output_of("train.py --model toy --dataset digits --epochs 1 --out")
     audit = [line for line in output_of("assignment.py audit", 1).splitlines() if line.startswith("FAIL")]
     assert [line.split()[1:3] for line in audit] == [["test", "accuracy"]]
-    assert "3 passed" in output_of("-m pytest -q tests/test_model.py -k toy")
+    assert "4 passed" in output_of("-m pytest -q tests/test_model.py -k toy")
     assert "passed" in output_of("-m pytest -q tests/test_transforms.py")
     assert "toy on parity for 1 epochs" in output_of("train.py --model toy --dataset parity")
     assert re.match(r"photo.png: (even|odd) ", output_of("predict.py photo.png"))

@@ -69,7 +69,10 @@ def test_the_handed_in_run_leads_the_page_and_the_authors_stay(fork, capsys):
     assert report.refresh_readme(target, check=True) == 0
 
 
-def test_a_run_in_the_root_leaves_the_notebook_there(fork, monkeypatch):
+def test_a_run_must_be_named_and_one_in_the_root_leaves_the_notebook_there(fork, monkeypatch):
+    with pytest.raises(SystemExit, match="2"):
+        assignment.main(["handin"])
+    assert changed(fork) == set()
     monkeypatch.setattr(report, "refresh_readme", lambda _: 0)
     handin.hand_in((fork / "runs" / "best-cifar10-1").rename(fork / "mine"))
     assert not any(name.startswith("S9") for name in changed(fork))
@@ -107,7 +110,7 @@ def test_in_colab_the_run_is_handed_in_and_downloaded_as_one_archive(fork, monke
     with zipfile.ZipFile(folder / "handin.zip") as archive:
         names = set(archive.namelist())
         page = archive.read("README.md").decode()
-    assert names == changed(fork)
+    assert names == changed(fork) - (set() if given else {"S9.ipynb"})
     assert {"README.md", "results/handin/log.txt", "results/handin/weights.safetensors"} <= names
     assert records.read(STUDENTS).log.strip().split("\n\n")[-1] in page
     assert "https://github.com/alice/S9/upload" in text
