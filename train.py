@@ -77,7 +77,7 @@ def make_parser() -> CommandParser:
     where = parser.add_argument_group("where")
     where.add_argument("--device", default="auto", help=f"one of {', '.join(DEVICES)} (%(default)s)")
     where.add_argument("--precision", default="auto", help=f"auto (the fastest), or {', '.join(PRECISIONS)}")
-    workers = "processes that augment; default: with a GPU one a core but one, 1 to 8; else 0"
+    workers = "processes that augment; default: with a GPU cores - 1, from 1 to 8; else 0"
     where.add_argument("--workers", type=int, metavar="N", help=workers)
     where.add_argument("--no-graph", action="store_true", help="capture no CUDA graph of the training step")
     where.add_argument("--out", type=Path, metavar="DIR", help="run folder; default: runs/MODEL-DATASET-N")

@@ -31,6 +31,7 @@ from s9.settings import Settings, from_record
 
 SETTINGS, HISTORY, LOG = "settings.json", "history.csv", "log.txt"
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.pt"
+CHECKPOINTS = "checkpoint*.pt"  # the newest and the one before it
 RUNS = Path("runs")
 """Where new runs go by default."""
 DAMAGED = "git restore it, or train again"
@@ -95,7 +96,7 @@ def create_run(settings: Settings, folder: Path | None = None, runs: Path = RUNS
         if folder is None and os.path.lexists(candidate):
             continue
         files.ensure_writable(candidate / LOG, LOG)
-        if not any(candidate.glob("checkpoint*.pt")) and not (candidate / SETTINGS).exists():
+        if not any(candidate.glob(CHECKPOINTS)) and not (candidate / SETTINGS).exists():
             with suppress(FileExistsError):
                 (candidate / LOG).touch(exist_ok=False)
                 break
@@ -110,7 +111,7 @@ def run_to_resume(settings: Settings, folder: Path | None = None, runs: Path = R
     Raises UserError if there is nothing to resume, if the settings differ, or if it cannot be written.
     """
     folder = folder or last_saved(runs)
-    if not any(folder.glob("checkpoint*.pt")):
+    if not any(folder.glob(CHECKPOINTS)):
         raise UserError(f"nothing to resume in {folder}: it holds no checkpoint; start a new run instead")
     if (folder / SETTINGS).exists():
         there, here = asdict(_read_settings(folder)[0]), asdict(settings)
@@ -126,7 +127,7 @@ def run_to_resume(settings: Settings, folder: Path | None = None, runs: Path = R
 
 def last_saved(runs: Path = RUNS) -> Path:
     """The folder of the run in `runs` that was saved last. Raises UserError if there is none."""
-    saved = [path for name in ("checkpoint*.pt", SETTINGS) for path in Path(runs).glob(f"*/{name}")]
+    saved = [path for name in (CHECKPOINTS, SETTINGS) for path in Path(runs).glob(f"*/{name}")]
     if not saved:
         raise UserError(f"{runs} holds no run: train one first")
     return max(saved, key=lambda path: path.stat().st_mtime_ns).parent

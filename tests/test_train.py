@@ -81,7 +81,7 @@ def test_the_help_tells_every_presets_defaults(capsys):
         (["--evaluate", "nowhere"], "is not the record of a run"),
         (
             ["--evaluate", "results/best", "--seed", "1", "--resume"],
-            "trains nothing: leave out --seed, --resume",
+            "--evaluate trains nothing: leave out --seed, --resume",
         ),
     ],
 )

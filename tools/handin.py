@@ -109,7 +109,7 @@ def next_steps(run: Run) -> Markdown:
         files.replace(report.REPO / "S9.ipynb", text.encode())
     stamp.stamp(report.REPO, address)
     archive = run.folder / "handin.zip"
-    # Without it: the one here is not this run's, and would replace the copy that the user saves.
+    # Without Colab's notebook, S9.ipynb is not this run's and would replace the copy that the user saves.
     pack(report.REPO, archive, [name for name in CHANGED if notebook or name != "S9.ipynb"])
     colab.download(archive)
     saved = "" if notebook else " Colab did not give the notebook: also *File, Save a copy in GitHub*."

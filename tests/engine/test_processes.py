@@ -82,15 +82,18 @@ def test_two_processes_give_the_losses_and_weights_of_one_and_resume(tmp_path):
     assert all(re.fullmatch(r"Train: Loss=.*100%.*3/3.*", line) for line in run.log.splitlines()[1::4])
 
     (run.folder / checkpoint.PREVIOUS).replace(run.folder / records.CHECKPOINT)  # As if stopped in epoch 3.
-    state = checkpoint.load(run.folder, run.settings)
-    # As one process would have left them.
+    again, same_weights = train_as_two(run.folder, resume=True)[0]
+    assert again == first
+    assert all(torch.equal(tensor, same_weights[name]) for name, tensor in its_weights.items())
+
+    (run.folder / checkpoint.PREVIOUS).replace(run.folder / records.CHECKPOINT)
+    state = checkpoint.load(run.folder, run.settings)  # With sums that one process left in that epoch:
     state["progress"] |= {"images": 20, "correct": 8, "loss": 100.0}
     checkpoint.save(run.folder, state)
-    again, same_weights = train_as_two(run.folder, resume=True)[0]
+    again, _ = train_as_two(run.folder, resume=True)[0]
     assert again[2][2] == pytest.approx((80 * first[2][2] + 100) / 100, abs=1e-4)
     assert again[2][3] == pytest.approx((80 * first[2][3] + 800) / 100, abs=0.01)
     assert (again[:2], again[2][4:]) == (first[:2], first[2][4:])
-    assert all(torch.equal(tensor, same_weights[name]) for name, tensor in its_weights.items())
 
 
 def test_a_last_batch_too_small_for_all_is_named():

@@ -48,7 +48,8 @@ def changed(root):
 def test_the_handed_in_run_leads_the_page_and_the_authors_stay(fork, capsys):
     (fork / "runs" / "S9.ipynb").write_text("{}", encoding="utf-8")
     assert assignment.main(["handin", "--run", "runs/best-cifar10-1"]) == 0
-    assert 'Images docs hubconf.py results\ngit commit -m "My run"' in capsys.readouterr().out
+    added = "git add README.md S9.ipynb Images docs hubconf.py results"
+    assert f'{added}\ngit commit -m "My run"' in capsys.readouterr().out
     target = fork / "results" / "handin"
     assert records.leading_run(fork / "results") == target
     assert records.read(target).log == records.read(STUDENTS).log
@@ -115,6 +116,7 @@ def test_in_colab_the_run_is_handed_in_and_downloaded_as_one_archive(fork, monke
     assert records.read(STUDENTS).log.strip().split("\n\n")[-1] in page
     assert "https://github.com/alice/S9/upload" in text
     assert "google.com/github/alice/S9/blob/main" in page
+    assert ("S9.ipynb" in names) == given
     assert ("Save a copy in GitHub" in text) != given
     if given:
         written = json.loads((fork / "S9.ipynb").read_text(encoding="utf-8"))
