@@ -169,31 +169,24 @@ class BestNet(BlockNet):
 class DilatedNet(BlockNet):
     """The extra credit: no stride, no pooling but the global average; C1 C2 C3 C4 O, 199,856 parameters.
 
-    In place of stride 2, the third convolution of C1, C2 and C3 is dilated, by 2, 3 and 3, without padding:
-    the map has 32, 28, 22 and 16 pixels a side. Convolutions in between are dilated as well, with padding, so
-    that the receptive field is 45 pixels. The dilations rise from 1 to 3, which leaves no gaps in the field
-    (Wang et al., 2018, https://arxiv.org/abs/1702.08502). Images must have at least 17 x 17 pixels.
+    In place of stride 2, the third convolution of C1, C2 and C3 is dilated, by 2, 2 and 3, with padding 1:
+    the map has 32, 30, 28 and 24 pixels a side. Where a stride would have made it small, other convolutions
+    are dilated as well, with padding that keeps its size, so that the receptive field is 45 pixels. Dilations
+    that rise from 1 to 4 leave no gaps in it (Wang et al., 2018, https://arxiv.org/abs/1702.08502).
+    Images must have at least 9 x 9 pixels.
     """
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
-        self.C1 = nn.Sequential(
-            ResidualUnit(3, 16),
-            ResidualUnit(16, 16),
-            ResidualUnit(16, 32, dilation=2, padding=0),
-        )
-        self.C2 = nn.Sequential(
-            ResidualUnit(32, 32),
-            ResidualUnit(32, 32, dilation=2, padding=2),
-            ResidualUnit(32, 48, dilation=3, padding=0),
-        )
+        self.C1 = nn.Sequential(ResidualUnit(3, 16), ResidualUnit(16, 16), ResidualUnit(16, 32, dilation=2))
+        self.C2 = nn.Sequential(ResidualUnit(32, 32), ResidualUnit(32, 32), ResidualUnit(32, 48, dilation=2))
         self.C3 = nn.Sequential(
             ResidualUnit(48, 48, dilation=2, padding=2),
-            ResidualUnit(48, 48, dilation=2, padding=2),
-            ResidualUnit(48, 64, dilation=3, padding=0),
+            ResidualUnit(48, 48, dilation=3, padding=3),
+            ResidualUnit(48, 64, dilation=3),
         )
         self.C4 = nn.Sequential(
-            ResidualUnit(64, 64, dilation=3, padding=3),
+            ResidualUnit(64, 64, dilation=4, padding=4),
             SeparableUnit(64, 64),
             SeparableUnit(64, 72),
         )

@@ -69,7 +69,7 @@ MUON = Settings(batch_size=256, learning_rate=0.4, bias_rate=4, muon_rate=0.02, 
 PRESETS = {
     "reference": Settings(),
     "best": replace(MUON, model="best", epochs=240, shift=0.125),
-    "dilated": replace(MUON, model="dilated", epochs=140, shift=0.125),
+    "dilated": replace(MUON, model="dilated", epochs=48, shift=0.125),
     "fast": replace(
         MUON,
         model="fast",

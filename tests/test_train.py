@@ -73,8 +73,8 @@ def test_the_help_tells_every_presets_defaults(capsys):
         (["--epochs", "three"], "--epochs: invalid int value: 'three'"),
         (["--workers", "-2", "--dataset", "digits"], "workers must be in 0..256, got -2"),
         (
-            ["--model", "dilated", "--first-size", "16", "--dataset", "digits"],
-            "--first-size 16 is too small for the model dilated",
+            ["--model", "dilated", "--first-size", "8", "--dataset", "digits"],
+            "--first-size 8 is too small for the model dilated",
         ),
         (["--preset", "slow"], "unknown preset 'slow': choose one of reference, best, dilated, fast"),
         (["--data-dir", "nowhere"], "data folder nowhere does not exist"),

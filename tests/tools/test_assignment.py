@@ -131,7 +131,7 @@ def setting(path):
 
 
 EVIDENCE = {
-    "results/dilated/history.csv": (digit(r"\n140(,[^,]*){4},\d+\.\d+"), "results/dilated, epoch 140: "),
+    "results/dilated/history.csv": (digit(r"\n48(,[^,]*){4},\d+\.\d+"), "results/dilated, epoch 48: "),
     "results/reference/log.txt": (digit(r"Epoch 7\n.*\n.*loss: \d\.\d+"), "results/reference, epoch 7: "),
     "results/fast/weights.safetensors": (one_weight, "results/fast/README.md is out of date"),
     "results/short/settings.json": (setting, "results/short/README.md is out of date"),
