@@ -30,7 +30,7 @@ def train_transform(
     shift: the largest shift in each direction, as a fraction of the side, in 0..1. Albumentations truncates
     it to whole pixels: 1/16 of 32 pixels gives -1, 0 or 1, and 0 half the time; 1/8 gives -3 to 3.
 
-    Raises ValueError for a probability outside of its range and a shift above 1.
+    Raises ValueError for a probability outside of its range or a shift above 1, UserError as test_transform.
     """
     with warnings.catch_warnings():  # Albumentations 2 notes that Affine can do this too.
         warnings.filterwarnings("ignore", message="ShiftScaleRotate is a special case of Affine")
@@ -75,8 +75,8 @@ def augmentations_alone(
 ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """The augmentations for a figure: name -> function of a uint8 image (32, 32, 3) that returns the same.
 
-    The original; each augmentation alone, with probability 1; all together as in training. The arguments are
-    those of train_transform.
+    The original; each augmentation alone, with probability 1; all together as in training.
+    seed: of the random choices. The other arguments are those of train_transform.
     """
     examples: dict[str, A.Compose] = {"Original": A.Compose([])}
     for step in train_transform(mean, shift=shift).transforms[:-2]:

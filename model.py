@@ -96,7 +96,8 @@ class ResidualUnit(nn.Module):
 
     Residual connections: He et al., 2015, https://arxiv.org/abs/1512.03385.
 
-    stride=2 halves the map; dilation=2 makes each side 2 shorter, unless padding=2.
+    stride=2 halves the map. With padding 1, a dilation d makes each side 2 (d - 1) shorter; with padding d
+    the map keeps its size.
     """
 
     def __init__(
@@ -170,10 +171,10 @@ class DilatedNet(BlockNet):
     """The extra credit: no stride, no pooling but the global average; C1 C2 C3 C4 O, 199,856 parameters.
 
     In place of stride 2, the third convolution of C1, C2 and C3 is dilated, by 2, 2 and 3, with padding 1:
-    the map has 32, 30, 28 and 24 pixels a side. Where a stride would have made it small, other convolutions
-    are dilated as well, with padding that keeps its size, so that the receptive field is 45 pixels. Dilations
-    that rise from 1 to 4 leave no gaps in it (Wang et al., 2018, https://arxiv.org/abs/1702.08502).
-    Images must have at least 9 x 9 pixels.
+    the map has 32, 30, 28 and 24 pixels a side. In C3 and C4 other convolutions are dilated as well, with
+    padding that keeps its size, so that the receptive field is 45 pixels. It has no gaps, because undilated
+    convolutions fill those of dilated ones (Wang et al., 2018, https://arxiv.org/abs/1702.08502). Images must
+    have at least 9 x 9 pixels.
     """
 
     def __init__(self, classes: int = 10) -> None:
@@ -197,8 +198,8 @@ class FastNet(BlockNet):
     """The network of `--preset fast`, for the shortest time to 85%: C1 C2 C3 C4 O, 494,368 parameters.
 
     Each block has three units, the third with stride 2 in C1, C2 and C3: the map has 32, 16, 8 and 4 pixels a
-    side. There are few channels where the map is large, because a channel costs most there. Images must have
-    at least 8 x 8 pixels; training begins with small ones. It exceeds the assignment's limit of parameters.
+    side. There are few channels where the map is large, because a channel costs most there. Training begins
+    with small images. It exceeds the assignment's limit of parameters.
     """
 
     def __init__(self, classes: int = 10) -> None:

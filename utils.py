@@ -80,6 +80,9 @@ def train(
 ) -> Scores:
     """One epoch of training; prints `Train: Loss=1.7162 Batch_id=390 Accuracy=33.76: 100%|...`.
 
+    The loss shown is that of the last batch, the accuracy that of the epoch so far; the loss returned is the
+    epoch's mean.
+
     network, optimizer: as returned by accelerator.prepare.
     label_smoothing: in 0..1, for the loss that is minimised; the losses shown are without it, as on tests.
     progress: of the epoch so far, if it was interrupted; updated in place.
