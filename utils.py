@@ -227,15 +227,16 @@ def fit(
     claim = records.run_to_resume if resume else records.create_run
     folder = on_main_process(accelerator, lambda: claim(settings, folder, Path(runs)))
 
-    torch.manual_seed(settings.seed + accelerator.process_index)
-    workers = both[0].num_workers
-    facts = records.collect_facts(data.facts(), accelerator.device, precision_of(accelerator), workers)
-    run = Run(folder, settings, facts | extra, [], "")
-    state = RunState(run, network, both, accelerator, hardware.graph)
-    if resume:
-        state.restore()
-    else:
-        state.save()  # From here on the run can be resumed.
+    with records.given_back(folder):
+        torch.manual_seed(settings.seed + accelerator.process_index)
+        workers = both[0].num_workers
+        facts = records.collect_facts(data.facts(), accelerator.device, precision_of(accelerator), workers)
+        run = Run(folder, settings, facts | extra, [], "")
+        state = RunState(run, network, both, accelerator, hardware.graph)
+        if resume:
+            state.restore()
+        else:
+            state.save()  # From here on the run can be resumed.
     what = f"{settings.model} on {data.name} for {settings.epochs} epochs, seed {settings.seed}"
     begun = f"{what}: {'resumed' if resume else 'saved'} in {folder}\n\n"
     accelerator.print(begun + state.run.log, end="", flush=True)

@@ -1,6 +1,7 @@
 """Errors that end in one clear line, and exit codes that tell a user's mistake from a failed run."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -94,14 +95,22 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:
-    """Exits with what `main` returns; silently, with 141, if its output is read no further, as by `head`."""
+    """Exits with what `main` returns.
+
+    If its output is read no further, as by `head`, silently with 141; if the disk is full, with 1 and a line.
+    """
     try:
         try:
             code = main()
         finally:  # Also if main() exits, as it does after a mistake.
-            sys.stdout.flush()
-    except BrokenPipeError:
+            print(end="", flush=True)
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError) and error.errno != errno.ENOSPC:
+            raise
         code = 141
+        if error.errno == errno.ENOSPC:
+            code = 1
+            print(f"the output cannot be written ({error.strerror}): free disk space", file=sys.stderr)
         for stream in (sys.stdout, sys.stderr):  # Python writes what is left of them at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)

@@ -89,6 +89,7 @@ def create_run(settings: Settings, folder: Path | None = None, runs: Path = RUNS
     """Claims a folder for a new run, and returns it: `folder`, or the first free runs/<model>-<dataset>-N.
 
     Creating log.txt is one atomic step: of several starts at the same moment, each gets its own folder.
+    given_back() undoes it.
     Raises UserError if `folder` already holds a run, or if nothing can be written there.
     """
     for number in itertools.count(1):
@@ -103,6 +104,17 @@ def create_run(settings: Settings, folder: Path | None = None, runs: Path = RUNS
         if folder:
             raise UserError(f"{folder} already holds a run: choose another folder")
     return candidate
+
+
+@contextmanager
+def given_back(folder: Path) -> Iterator[None]:
+    """Frees a claimed folder if the block fails before the first checkpoint: a run can then start there."""
+    try:
+        yield
+    except BaseException:
+        if not any(folder.glob(CHECKPOINTS)):
+            (folder / LOG).unlink(missing_ok=True)
+        raise
 
 
 def run_to_resume(settings: Settings, folder: Path | None = None, runs: Path = RUNS) -> Path:
@@ -185,7 +197,7 @@ def continued(before: dict, now: dict, epoch: int) -> dict:
     check_data(before["data"], now["data"])
     if before.get("transform") != now.get("transform"):
         raise UserError("the run began with another transform of the training images: pass the same one")
-    if now.get("init", before.get("init")) != before.get("init"):
+    if "init" in now and now["init"]["sha256"] != before.get("init", {}).get("sha256"):
         raise UserError("the run began with other weights: use the same --init, or none")
     resumed = before.get("resumed", [])
     latest = before | {key: value for stretch in resumed for key, value in stretch.items()}

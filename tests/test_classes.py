@@ -1,6 +1,8 @@
 """Data sets of 3, 17 and 100 classes, from folders of pictures and CIFAR-100, through every command."""
 
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -86,6 +88,20 @@ def test_any_number_of_classes_goes_through_every_command(classes, run, tmp_path
     assert json.loads(metadata["classes"]) == list(names) and json.loads(metadata["std"]) == facts["std"]
     assert audit.print_audit(record) == 1
     assert f"on {record.settings.dataset}'s test set" in capsys.readouterr().out
+
+
+def test_a_class_that_may_be_listed_but_not_entered_is_one_line(run, tmp_path, refused, monkeypatch):
+    folder = write_pictures(tmp_path / "mine", "abc", 10)
+    is_file = Path.is_file
+
+    def forbidden(path):
+        if path.parent.name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", forbidden)
+    line = refused(train, "--dataset", folder)
+    assert f": {folder / 'b'}/" in line and line.endswith(".png cannot be read (Permission denied)\n")
 
 
 def test_a_folder_is_read_the_same_each_time_and_known_by_its_pictures(run, tmp_path, refused):

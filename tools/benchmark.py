@@ -32,7 +32,7 @@ from s9.data.device_loader import Loader
 from s9.data.sources import Data
 from s9.engine.hardware import DEVICES, Hardware, make_accelerator, precision_of
 from s9.engine.run import Progress, RunState
-from s9.errors import CommandParser, RunError, UserError, run_command
+from s9.errors import CommandParser, RunError, UserError, printable, run_command
 from s9.records import Run
 from s9.settings import PRESETS
 from tools.audit import ACCURACY_LIMIT
@@ -257,7 +257,10 @@ def main(arguments: list[str] | None = None) -> None:
     report["rows"] = []
     for name in [options.only] if options.only else MEASUREMENTS:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        report["rows"] += [row._asdict() for row in MEASUREMENTS[name](bench)]
+        try:
+            report["rows"] += [row._asdict() for row in MEASUREMENTS[name](bench)]
+        except RunError as error:
+            parser.exit(1, f"{parser.prog}: {name}: {printable(error)}\n")
     if options.json is not None:
         files.replace(options.json, (json.dumps(report, indent=2) + "\n").encode())
     print(format_report(report))

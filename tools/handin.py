@@ -20,7 +20,7 @@ from s9 import colab, files, records
 from s9.data.sources import Data, load
 from s9.errors import UserError
 from s9.records import Run
-from tools import answers, claims, report, stamp
+from tools import answers, claims, evidence, report, stamp
 
 RECORDS = (records.SETTINGS, records.HISTORY, records.LOG, records.WEIGHTS, "QnA.md")
 CHANGED = ("README.md", "S9.ipynb", "Images", "docs", "hubconf.py", "results")
@@ -63,20 +63,29 @@ def hand_in(folder: Path, data_dir: str | None = None) -> None:
     """Copies the run in `folder` to results/handin, and rewrites the pages and Images/.
 
     An executed S9.ipynb beside the run's folder, where `make run` leaves it, becomes the repository's.
-    Raises UserError, before anything is changed, if the run is unfinished, not on CIFAR-10, or too large.
+    Raises UserError, before anything is changed, if the run is unfinished, not on CIFAR-10, or too large, if
+    the pages or another run are damaged, or if the copy would replace seeds of the last one.
     """
     run = records.read(folder)
     claims.read_seeds(folder)
+    target = report.REPO / "results" / "handin"
+    replaced = folder.resolve() != target.resolve()
+    if replaced and (seeds := [path for path in target.glob("*") if path.is_dir()]):
+        raise UserError(f"{seeds[0]} would go with the run that is replaced: move it elsewhere first")
+    others = [other for other in evidence.run_folders(report.REPO) if other != target]
+    report.current_pages(folder, [run, *map(records.read, others)])
     answers.write_qna(run)
     names = [f"{name}.png" for name in report.PICTURES]
     if not all((folder / name).exists() for name in names):
         report.draw_run(run, load(run.settings.dataset, data_dir), folder)
-    target = report.REPO / "results" / "handin"
-    if folder.resolve() != target.resolve():
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir()
+    if replaced:
+        copy = target.with_name(".handin-tmp")  # A copy that fails, on a full disk, leaves the last one.
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.mkdir()
         for name in (*RECORDS, *names):
-            shutil.copy(folder / name, target)
+            shutil.copy(folder / name, copy)
+        shutil.rmtree(target, ignore_errors=True)
+        copy.rename(target)
     for name in names:
         shutil.copy(target / name, report.REPO / "Images")
     executed = folder.parent / "S9.ipynb"

@@ -140,21 +140,33 @@ def _with_lines(page: Path, text: str) -> str:
     return re.sub(r"\[`(\w+)`\]\(([\w./]+\.py)#L\d+\)", linked, text)
 
 
-def refresh_readme(folder: Path, check: bool = False) -> int:
-    """Rewrites the pages that are out of date and prints their names; returns 0.
+def current_pages(folder: Path, runs: list[Run], check: bool = False) -> tuple[dict[Path, str], list[str]]:
+    """The texts of all pages, by path, and a line for each disagreement of a run's log, history and settings.
 
-    check: rewrites nothing, and returns 1 if a page is out of date or if a run's log, history and settings
-    disagree; otherwise such a run raises UserError before anything is written.
-    folder: the run that README.md leads with.
+    folder: the run that README.md leads with. Raises UserError for a damaged page and, unless `check`, for a
+    disagreement.
     """
-    runs = [records.read(run_folder) for run_folder in evidence.run_folders(REPO)]
-    named = [run._replace(folder=run.folder.relative_to(REPO)) for run in runs]
+    named = [run._replace(folder=Path(os.path.relpath(run.folder, REPO))) for run in runs]
     lines = [line for run in named for line in evidence.disagreements(run)]
     if lines and not check:
         raise UserError(f"{lines[0]}: restore the files as the run wrote them")
     paths = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
     pages = fill({path: path.read_text(encoding="utf-8") for path in paths}, readme_parts(folder))
     pages |= {run.folder / "README.md": run_page(run) for run in runs if run.folder.parent.name != "trials"}
+    return pages, lines
+
+
+def refresh_readme(folder: Path, check: bool = False) -> int:
+    """Rewrites the pages that are out of date and prints their names; returns 0.
+
+    check: rewrites nothing, and returns 1 if a page is out of date or if a run's log, history and settings
+    disagree.
+    folder: the run that README.md leads with.
+
+    Raises UserError as current_pages(), before anything is written.
+    """
+    runs = [records.read(run_folder) for run_folder in evidence.run_folders(REPO)]
+    pages, lines = current_pages(folder, runs, check)
     for path, text in pages.items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

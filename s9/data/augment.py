@@ -73,7 +73,8 @@ def check_transform(
     for step in transform.transforms:
         if isinstance(step, A.Normalize):
             own = np.broadcast_to(step.mean, 3), np.broadcast_to(step.std, 3)
-            if step.normalization != "standard" or not np.allclose(own, (mean, std)):
+            usual = step.normalization == "standard" and step.max_pixel_value == 255
+            if not usual or not np.allclose(own, (mean, std)):
                 raise UserError(f"Normalize must have the data's mean {tuple(mean)} and std {tuple(std)}")
     augment(images.copy(), transform)
 

@@ -89,7 +89,7 @@ class Loader(DataLoader):
 
     def _send(self, arrays: Sequence[np.ndarray]) -> list[Tensor]:
         if self.stream is None:
-            return [torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays]
+            return [torch.from_numpy(array).to(self.device) for array in arrays]
         # Only from pinned memory, and on another stream than the steps', does a copy not wait for the steps.
         current = torch.cuda.current_stream(self.device)
         with torch.cuda.stream(self.stream):

@@ -177,15 +177,15 @@ def _find_pictures(folder: Path, least: int) -> dict[str, list[Path]]:
     """The pictures of each class; raises UserError if one has fewer than `least`."""
     try:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+        found = {name: photos.among((folder / name).rglob("*")) for name in names}
     except OSError as error:
-        raise UserError(f"{printable(folder)} cannot be read ({error.strerror})") from error
+        raise UserError(f"{printable(error.filename or folder)} cannot be read ({error.strerror})") from error
     if len(names) < 2:
         holds = f"only the class {names[0]!r}" if names else "no class"
         raise UserError(f"{folder} holds {holds}: it needs a folder of pictures for each of two or more")
     alike, count = Counter(name.casefold().strip() for name in names).most_common(1)[0]
     if count > 1:
         raise UserError(f"{folder} has {count} classes named {alike!r}, but for case and spaces: rename them")
-    found = {name: photos.among((folder / name).rglob("*")) for name in names}
     for name, paths in found.items():
         if len(paths) < least:
             raise UserError(f"{folder / name} holds {len(paths)} pictures: it needs at least {least}")

@@ -1,5 +1,6 @@
 """Detects failures of a run early and explains them in one line."""
 
+import errno
 import math
 import signal
 import threading
@@ -61,6 +62,7 @@ class FiniteCheck:
         self.seen = []
 
 
+NO_MORE_PROCESSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 LOST_PROCESS = ("connection closed by peer", "connection reset by peer", "nccl", "gloo", "timed out waiting")
 
 
@@ -69,7 +71,7 @@ def explain_failures(epoch: int, folder: Path, settings: Settings) -> Iterator[N
     """Turns a failure in an epoch into a RunError that says where, what to do and what is kept."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, OSError, RuntimeError) as error:
         if (explanation := _explanation(error, settings)) is None:
             raise
         kept = f"everything before this epoch is kept in {folder}, {how_to_resume(folder)}"
@@ -85,6 +87,8 @@ def _explanation(error: Exception, settings: Settings) -> str | None:
     # On a CPU PyTorch has no class for a lack of memory.
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
         return f": out of memory: use a smaller {option('batch_size')} (now {settings.batch_size})"
+    if isinstance(error, OSError) and error.errno in NO_MORE_PROCESSES:
+        return f": worker processes cannot be started ({error.strerror}): use fewer {option('workers')}"
     if "DataLoader worker (pid" in text:  # Not "in DataLoader worker process 0", which names any error there.
         return f": a worker process died: free some memory, or use fewer {option('workers')} (0 for none)"
     if any(words in text.lower() for words in LOST_PROCESS):

@@ -80,7 +80,7 @@ def _check_launch() -> None:
     advice = "unset it, or start the processes with accelerate launch"
     if given and missing:
         raise UserError(f"{given[0]} is set, but not {', '.join(missing)}: {advice}")
-    for name in given:
+    for name in (*numbers, "MASTER_PORT") if given else ():
         if not os.environ[name].isdecimal():
             raise UserError(f"{name}={os.environ[name]} is not a number: {advice}")
 

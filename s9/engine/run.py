@@ -1,6 +1,7 @@
 """A run under way: what it starts from, how far it has come, and its checkpoints and records on disk."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,6 +88,8 @@ class RunState:
         self.parts = {"network": network, "optimizer": self.optimizer, "scheduler": self.scheduler}
         if accelerator.scaler:
             self.parts["scaler"] = accelerator.scaler
+            # It skips steps, also the first one, of which the scheduler would warn.
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         one_gpu = accelerator.device.type == "cuda" and accelerator.distributed_type == DistributedType.NO
         batch_size, precision = run.settings.batch_size, precision_of(accelerator)
         self.step = GraphedStep(network, batch_size, precision) if graph and one_gpu else None
@@ -117,10 +120,10 @@ class RunState:
             checkpoint.save(run.folder, state)
             self._write_records()
         except OSError as error:
-            raise RunError(
-                f"cannot write to {run.folder} after epoch {len(run.history)} ({error.strerror}): free disk "
-                f"space or restore the folder; the last checkpoint is intact, {how_to_resume(run.folder)}"
-            ) from error
+            problem = f"cannot write to {run.folder} after epoch {len(run.history)} ({error.strerror})"
+            kept = any(run.folder.glob(records.CHECKPOINTS))
+            intact = f"; the last checkpoint is intact, {how_to_resume(run.folder)}" if kept else ""
+            raise RunError(f"{problem}: free disk space or restore the folder{intact}") from error
 
     def restore(self) -> None:
         """Continues from the newest checkpoint in the run's folder. Raises UserError if none fits."""

@@ -114,6 +114,19 @@ def test_test_images_come_in_their_order_normalised_by_the_data_sets_own_figures
         np.testing.assert_allclose(pixels, (DATA.test_images / 255 - data.mean) / data.std, atol=1e-5)
 
 
+def test_no_copy_from_memory_that_is_not_pinned_goes_on_after_its_call(monkeypatch):
+    """A copy to an Apple GPU would read freed memory: https://github.com/pytorch/pytorch/issues/189690."""
+    copies, to = [], torch.Tensor.to
+
+    def noted(tensor, *given, **named):
+        copies.append(named)
+        return to(tensor, *given, **named)
+
+    monkeypatch.setattr(torch.Tensor, "to", noted)
+    run(epochs=(1,))
+    assert copies and not any(named.get("non_blocking") for named in copies)
+
+
 @pytest.mark.parametrize(("cores", "expected"), [(1, 1), (4, 3), (256, 8)])
 def test_default_workers(monkeypatch, cores, expected):
     assert default_workers(torch.device("cpu")) == 0
@@ -154,6 +167,7 @@ def test_any_memory_layout_gives_the_same_batches(reference, images, labels):
         ({"transform": A.Compose([A.RandomCrop(28, 28)])}, r"must return uint8 .* got uint8 \(28, 28, 3\)"),
         ({"transform": A.Compose([A.ToFloat()])}, "must return uint8 .* got float32"),
         ({"transform": A.Compose([A.Normalize((0.5,) * 3, STD)])}, "Normalize must have the data's mean"),
+        ({"transform": A.Compose([A.Normalize(MEAN, STD, 1.0)])}, "Normalize must have the data's mean"),
         ({"transform": A.Compose([A.Normalize(MEAN, STD), A.HorizontalFlip()])}, "must be the last steps"),
     ],
 )

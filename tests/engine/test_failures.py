@@ -75,6 +75,10 @@ def test_what_is_not_finite_stops_the_run_and_is_never_kept(tmp_path, whole, bat
     [
         (torch.OutOfMemoryError("CUDA"), r"out of memory: use a smaller --batch-size \(now 32\)"),
         (MemoryError(), "out of memory: use a smaller"),
+        (
+            OSError(errno.EMFILE, "Too many open files"),
+            "worker processes cannot be started .*fewer --workers",
+        ),
         (RuntimeError("[gloo/tcp] Connection closed by peer [::1]"), "another process of this job ended"),
     ],
 )
@@ -142,6 +146,25 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_whole(tmp_path,
             fit_small(folder)
     fit_small(folder, resume=True)
     assert evidence(folder) == whole
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "words"),
+    [
+        ((records, "_commit"), KeyboardInterrupt(), ""),
+        ((os, "fsync"), OSError(errno.ENOSPC, "No space left"), "free disk space or restore the folder"),
+    ],
+    ids=["interrupted", "full"],
+)
+def test_a_run_that_ends_before_its_first_checkpoint_gives_its_folder_back(
+    tmp_path, monkeypatch, place, error, words
+):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, RunError)) as raised:
+        patch.setattr(*place, Mock(side_effect=error))
+        fit_small(folder)
+    assert str(raised.value).endswith(words) and "--resume" not in str(raised.value)
+    fit_small(folder)
 
 
 def interrupting(number):

@@ -48,7 +48,7 @@ def test_a_run_starts_from_the_weights_and_records_it_even_where_it_was_stopped(
         )
     with pytest.raises(UserError, match="began with other weights: use the same --init, or none"):
         fit_small(tmp_path / "run", still, init=tmp_path / "run", resume=True)
-    network, _ = fit_small(tmp_path / "run", still, resume=True)
+    network, _ = fit_small(tmp_path / "run", still, init=first / ".." / first.name, resume=True)
     original = records.read_weights(first, network)
     assert torch.allclose(network.convolution.weight, original["convolution.weight"], atol=1e-4)
     assert records.read(tmp_path / "run").facts["init"]["folder"] == str(first)

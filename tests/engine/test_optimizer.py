@@ -1,16 +1,19 @@
 """Which optimizer trains which parameter, the schedule of learning rates, and the update of Muon."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
+import small
 import torch
-from small import new_network
+from small import new_network, state_of
 
 from model import NETWORKS, build
 from s9.engine import optimizer as optimizer_module
+from s9.engine.hardware import make_accelerator
 from s9.engine.optimizer import Muon, batches_by_shape, make_optimizer, newton_schulz, padded_batch
-from s9.settings import Settings
+from s9.settings import PRESETS, Settings
 
 
 def test_weight_decay_spares_norms_and_biases_and_rates_keep_their_ratios():
@@ -136,3 +139,16 @@ def test_a_batch_of_kernels_is_updated_as_one_kernel_at_a_time(monkeypatch, name
         if make is batches_by_shape:
             assert torch.equal(kernel.detach(), other)
         torch.testing.assert_close(kernel.detach(), other, atol=1e-6, rtol=1e-4)
+
+
+def test_a_first_step_that_float16_skips_is_no_warning(monkeypatch):
+    accelerator = make_accelerator("cpu", "float32")
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    monkeypatch.setattr(small, "make_accelerator", lambda *_: accelerator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        state = state_of(PRESETS["best"], build("best"))
+        accelerator.backward(state.prepared(torch.randn(4, 3, 16, 16)).sum() * 1e6)
+        state.optimizer.step()
+        assert state.optimizer.step_was_skipped
+        state.scheduler.step()

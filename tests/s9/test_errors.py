@@ -1,7 +1,8 @@
-"""How a command ends whose output nobody reads any more."""
+"""How a command ends whose output nobody reads any more, or cannot be written."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +20,20 @@ def test_a_command_ends_silently_when_its_output_is_read_no_further(stream, work
         process.stdin.close()
         assert getattr(process, other).read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+@pytest.mark.parametrize("work", ["print('.' * 10**6)", "print('.')", "sys.exit(2)"])
+def test_output_that_finds_no_space_is_one_line(work):
+    command = [sys.executable, "-E", "-c", CODE.format(work)]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, encoding="utf-8"
+        )
+    line = "the output cannot be written (No space left on device): free disk space\n"
+    assert (ended.returncode, ended.stderr) == ((2, "") if "exit" in work else (1, line))
+
+
+def test_a_command_without_an_output_ends_as_ever():
+    command = [sys.executable, "-E", "-c", f"import sys; sys.stdout = None; {CODE.format('sys.exit(0)')}"]
+    assert subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).stderr == b""

@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from dataset import loaders
 from s9 import records
 from s9.analysis.summary import count_multiply_adds
 from s9.engine import hardware
-from s9.errors import UserError
+from s9.errors import RunError, UserError
 from s9.records import Epoch
 from tools import benchmark, plain
 from tools.benchmark import Bench, Row
@@ -62,6 +63,15 @@ def test_an_unwritable_report_is_named_before_anything_is_measured(refused, monk
     assert "cannot write to" in refused(benchmark, "--json", tmp_path / "file" / "bench.json")
     assert "is a folder: choose a file" in refused(benchmark, "--json", tmp_path)
     assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_measurement_that_fails_is_one_line(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(dataset, "load", lambda *_: tiny.data)
+    failure = Mock(side_effect=RunError("the step was not captured"))
+    monkeypatch.setitem(benchmark.MEASUREMENTS, "data", failure)
+    with pytest.raises(SystemExit, match="1"):
+        benchmark.main(["--only", "data", "--device", "cpu"])
+    assert capsys.readouterr().err.endswith("\npython -m tools.benchmark: data: the step was not captured\n")
 
 
 def test_rates_are_medians_of_rounds_in_turn(monkeypatch):

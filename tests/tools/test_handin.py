@@ -1,5 +1,6 @@
 """The hand-in: the page, the pictures and the answers show the student's run, and nothing is pushed."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -77,6 +78,48 @@ def test_a_run_must_be_named_and_one_in_the_root_leaves_the_notebook_there(fork,
     monkeypatch.setattr(report, "refresh_readme", lambda _: 0)
     handin.hand_in((fork / "runs" / "best-cifar10-1").rename(fork / "mine"))
     assert not any(name.startswith("S9") for name in changed(fork))
+
+
+def test_what_cannot_be_handed_in_changes_nothing(fork):
+    run, target = fork / "runs" / "best-cifar10-1", fork / "results" / "handin"
+    damaged = fork / "results" / "fast" / "log.txt"
+    whole = damaged.read_text(encoding="utf-8")
+    damaged.write_text(whole.replace("Accuracy: 3082/", "Accuracy: 3083/"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"^results/fast, epoch 1: .*: restore the files"):
+        handin.hand_in(run)
+    assert changed(fork) == {"results/fast/log.txt"}
+    damaged.write_text(whole, encoding="utf-8")
+    handin.hand_in(run)
+    (target / records.LOG).unlink()  # The last hand-in is replaced, damaged or not.
+    handin.hand_in(run)
+
+    seed = shutil.copytree(run, target / "seed-1")
+    before = changed(fork)
+    for folder in (run, seed):
+        with pytest.raises(UserError, match=r"handin/seed-1 would go .*: move it elsewhere first$"):
+            handin.hand_in(folder)
+    assert changed(fork) == before
+    assert (seed / records.LOG).read_bytes() == (run / records.LOG).read_bytes()
+
+
+def test_a_copy_that_fails_leaves_the_last_hand_in(fork, monkeypatch):
+    run, target = fork / "runs" / "best-cifar10-1", fork / "results" / "handin"
+    handin.hand_in(run)
+    copy = shutil.copy
+
+    def full(source, folder):
+        if source.name == records.WEIGHTS:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copy(source, folder)
+
+    monkeypatch.setattr(shutil, "copy", full)
+    with pytest.raises(OSError, match="No space"):
+        handin.hand_in(run)
+    assert records.read(target).log == records.read(run).log
+    monkeypatch.undo()
+    monkeypatch.setattr(report, "REPO", fork)
+    handin.hand_in(run)
+    assert [path.name for path in (fork / "results").glob("*handin*")] == ["handin"]
 
 
 def test_outside_colab_a_line_says_how_or_why_not_and_nothing_changes(fork, tmp_path):
