@@ -195,11 +195,21 @@ def _network_row(model: str) -> dict[str, str]:
 
 
 def networks_table(networks: dict[str, list[Run]], short: bool = False) -> str:
-    """A Markdown table of all networks; `short`: without multiply-adds, commits and commands."""
+    """A Markdown table of all networks.
+
+    short: without multiply-adds, commits and commands, and with times of seeds that one machine trained.
+    """
     rows = []
     for name, runs in networks.items():
         link = f"[`{name}`](results/{name}/README.md)" if short else f"`{name}`"
         row = {"network": link, **_network_row(name), **_row(runs)}
+        if short:
+            stayed = [
+                run for run in runs if not any("device" in part for part in run.facts.get("resumed", []))
+            ]
+            others = ", and others" if 0 < len(stayed) < len(runs) else ""
+            timed = stayed or runs
+            row |= {"shortest time": _time(timed), "device, precision": _told(timed, DEVICE) + others}
         left_out = ("multiply-adds", "commit", "command") if short else ()
         rows.append({key: value for key, value in row.items() if key not in left_out})
     return table(rows, ("multiply-adds", "receptive field", "epochs", "n"))

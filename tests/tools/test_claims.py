@@ -138,6 +138,16 @@ def test_a_time_is_that_of_the_quickest_seed_on_each_machine(seeds):
     assert (time, device) == ("2.0 hours; 2 minutes", "a CPU, float32; a GPU, float32")
 
 
+def test_the_short_table_tells_the_time_on_one_machine(seeds):
+    runs = claims.read_seeds(seeds(90.0, 90.0, 90.0))
+    elsewhere = {"resumed": [{"epoch": 2, "commit": "def"}, {"epoch": 2, "device": "a GPU"}]}
+    runs[0] = runs[0]._replace(facts=runs[0].facts | elsewhere)
+    ((*_, n, time, device),) = rows_of(claims.networks_table({"best": runs}, short=True))
+    assert (n, time, device) == ("3", "0 minutes", "a CPU, float32, and others")
+    ((*_, time, device),) = rows_of(claims.networks_table({"best": runs[:1]}, short=True))
+    assert (time, device) == ("0 minutes", "a CPU, float32 (from epoch 2 on: a GPU, float32)")
+
+
 def test_a_run_that_was_continued_elsewhere_names_all_that_took_part(tmp_path):
     """Each part names what changed since the one before, as records.continued does."""
     resumed = [
