@@ -103,7 +103,8 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         try:
             code = main()
         finally:  # Also if main() exits, as it does after a mistake.
-            print(end="", flush=True)
+            if sys.stdout:
+                sys.stdout.flush()
     except OSError as error:
         if not isinstance(error, BrokenPipeError) and error.errno != errno.ENOSPC:
             raise
@@ -111,6 +112,8 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         if error.errno == errno.ENOSPC:
             code = 1
             print(f"the output cannot be written ({error.strerror}): free disk space", file=sys.stderr)
-        for stream in (sys.stdout, sys.stderr):  # Python writes what is left of them at the end.
+        for stream in filter(
+            None, (sys.stdout, sys.stderr)
+        ):  # Python writes what is left of them at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)

@@ -97,12 +97,14 @@ def create_run(settings: Settings, folder: Path | None = None, runs: Path = RUNS
         if folder is None and os.path.lexists(candidate):
             continue
         files.ensure_writable(candidate / LOG, LOG)
-        if not any(candidate.glob(CHECKPOINTS)) and not (candidate / SETTINGS).exists():
+        saved = any(candidate.glob(CHECKPOINTS)) or (candidate / SETTINGS).exists()
+        if not saved:
             with suppress(FileExistsError):
                 (candidate / LOG).touch(exist_ok=False)
                 break
         if folder:
-            raise UserError(f"{folder} already holds a run: choose another folder")
+            nothing = f" that has saved nothing: if it is not under way, delete its {LOG}; or"
+            raise UserError(f"{folder} already holds a run{':' if saved else nothing} choose another folder")
     return candidate
 
 
@@ -113,7 +115,8 @@ def given_back(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         if not any(folder.glob(CHECKPOINTS)):
-            (folder / LOG).unlink(missing_ok=True)
+            with suppress(OSError):
+                (folder / LOG).unlink()
         raise
 
 

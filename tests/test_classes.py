@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,20 @@ def test_a_class_that_may_be_listed_but_not_entered_is_one_line(run, tmp_path, r
     monkeypatch.setattr(Path, "is_file", forbidden)
     line = refused(train, "--dataset", folder)
     assert f": {folder / 'b'}/" in line and line.endswith(".png cannot be read (Permission denied)\n")
+
+
+@pytest.mark.parametrize("place", [".", "b", "b/more"])
+def test_a_folder_that_may_not_be_listed_is_one_line(run, tmp_path, refused, monkeypatch, place):
+    folder, scandir = write_pictures(tmp_path / "mine", "abc", 10), os.scandir
+
+    def forbidden(path):
+        if Path(path) == folder / place:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in forbidden(path)])
+    assert f"{folder / place} cannot be read (Permission denied)" in refused(train, "--dataset", folder)
 
 
 def test_a_folder_is_read_the_same_each_time_and_known_by_its_pictures(run, tmp_path, refused):

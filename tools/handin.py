@@ -64,14 +64,17 @@ def hand_in(folder: Path, data_dir: str | None = None) -> None:
 
     An executed S9.ipynb beside the run's folder, where `make run` leaves it, becomes the repository's.
     Raises UserError, before anything is changed, if the run is unfinished, not on CIFAR-10, or too large, if
-    the pages or another run are damaged, or if the copy would replace seeds of the last one.
+    the pages or another run are damaged, or if folders or a checkpoint in results/handin would be lost.
     """
     run = records.read(folder)
     claims.read_seeds(folder)
     target = report.REPO / "results" / "handin"
     replaced = folder.resolve() != target.resolve()
-    if replaced and (seeds := [path for path in target.glob("*") if path.is_dir()]):
-        raise UserError(f"{seeds[0]} would go with the run that is replaced: move it elsewhere first")
+    lost = [path for path in target.glob("*") if path.is_dir() or path.match(records.CHECKPOINTS)]
+    if target.is_symlink() or target.is_file():
+        lost = [target]
+    if replaced and lost:
+        raise UserError(f"{lost[0]} would go with the run that is replaced: move it elsewhere first")
     others = [other for other in evidence.run_folders(report.REPO) if other != target]
     report.current_pages(folder, [run, *map(records.read, others)])
     answers.write_qna(run)
@@ -79,7 +82,8 @@ def hand_in(folder: Path, data_dir: str | None = None) -> None:
     if not all((folder / name).exists() for name in names):
         report.draw_run(run, load(run.settings.dataset, data_dir), folder)
     if replaced:
-        copy = target.with_name(".handin-tmp")  # A copy that fails, on a full disk, leaves the last one.
+        # A copy that fails, on a full disk, leaves the last one; in results/ it would be read as a run.
+        copy = report.REPO / ".handin-tmp"
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir()
         for name in (*RECORDS, *names):

@@ -130,7 +130,8 @@ def fill(pages: dict[Path, str], parts: dict[str, str]) -> dict[Path, str]:
 def _with_lines(page: Path, text: str) -> str:
     def linked(match: re.Match) -> str:
         name, target = match.groups()
-        code = (page.parent / target).read_text(encoding="utf-8")
+        with records.reading(page, f"links to {target}, which cannot be read", "change the link"):
+            code = (page.parent / target).read_text(encoding="utf-8")
         definition = re.search(rf"^(def|class) {name}\b|^{name}\b.* = ", code, re.MULTILINE)
         if definition is None:
             raise UserError(f"{page.name}: {target} does not define {name}; change the link")
@@ -150,8 +151,11 @@ def current_pages(folder: Path, runs: list[Run], check: bool = False) -> tuple[d
     lines = [line for run in named for line in evidence.disagreements(run)]
     if lines and not check:
         raise UserError(f"{lines[0]}: restore the files as the run wrote them")
-    paths = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
-    pages = fill({path: path.read_text(encoding="utf-8") for path in paths}, readme_parts(folder))
+    texts = {}
+    for path in (REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))):
+        with records.reading(path, "cannot be read"):
+            texts[path] = path.read_text(encoding="utf-8")
+    pages = fill(texts, readme_parts(folder))
     pages |= {run.folder / "README.md": run_page(run) for run in runs if run.folder.parent.name != "trials"}
     return pages, lines
 

@@ -72,10 +72,13 @@ def check_transform(
         raise UserError("Normalize and ToTensorV2 must be the last steps of the transform")
     for step in transform.transforms:
         if isinstance(step, A.Normalize):
-            own = np.broadcast_to(step.mean, 3), np.broadcast_to(step.std, 3)
-            usual = step.normalization == "standard" and step.max_pixel_value == 255
-            if not usual or not np.allclose(own, (mean, std)):
-                raise UserError(f"Normalize must have the data's mean {tuple(mean)} and std {tuple(std)}")
+            usual = (step.normalization, step.max_pixel_value, step.p) == ("standard", 255, 1)
+            sizes = {np.size(step.mean), np.size(step.std)}
+            if not (
+                usual and sizes <= {1, 3} and np.allclose(step.mean, mean) and np.allclose(step.std, std)
+            ):
+                figures = f"the data's mean {tuple(mean)} and std {tuple(std)}"
+                raise UserError(f"Normalize must have {figures}, max_pixel_value=255 and p=1")
     augment(images.copy(), transform)
 
 

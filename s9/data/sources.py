@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,8 +156,9 @@ def pictures(folder: Path) -> Data:
     set, or has almost the name of another, or a picture cannot be read.
     """
     train, *tests = (folder / name for name in ("train", "test", "val"))
-    test = next((path for path in tests if train.is_dir() and path.is_dir()), None)
-    found = _find_pictures(train if train.is_dir() else folder, least=1 if test else 2)
+    is_folder = os.path.isdir  # Path.is_dir() raises where a folder above may not be entered.
+    test = next((path for path in tests if is_folder(train) and is_folder(path)), None)
+    found = _find_pictures(train if is_folder(train) else folder, least=1 if test else 2)
     classes, found_test = tuple(found), _find_pictures(test, least=1) if test else {}
     for name in found_test.keys() - found.keys():
         raise UserError(f"{test} has the class {name!r}, but {train} does not: add it or remove it")
@@ -173,11 +175,21 @@ def pictures(folder: Path) -> Data:
     return Data(name, classes, *arrays, mean=mean, std=std, folder=str(folder))
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """The files in `folder` and below. Raises OSError for a folder that cannot be read: rglob() skips it."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, _, names in os.walk(folder, onerror=fail):
+        yield from (Path(place, name) for name in names)
+
+
 def _find_pictures(folder: Path, least: int) -> dict[str, list[Path]]:
     """The pictures of each class; raises UserError if one has fewer than `least`."""
     try:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-        found = {name: photos.among((folder / name).rglob("*")) for name in names}
+        found = {name: photos.among(_files(folder / name)) for name in names}
     except OSError as error:
         raise UserError(f"{printable(error.filename or folder)} cannot be read ({error.strerror})") from error
     if len(names) < 2:

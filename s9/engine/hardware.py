@@ -83,6 +83,8 @@ def _check_launch() -> None:
     for name in (*numbers, "MASTER_PORT") if given else ():
         if not os.environ[name].isdecimal():
             raise UserError(f"{name}={os.environ[name]} is not a number: {advice}")
+    if given and int(os.environ["MASTER_PORT"]) > 65_535:
+        raise UserError(f"MASTER_PORT={os.environ['MASTER_PORT']} is no port: {advice}")
 
 
 def _available() -> dict[str, bool]:

@@ -167,7 +167,12 @@ def test_any_memory_layout_gives_the_same_batches(reference, images, labels):
         ({"transform": A.Compose([A.RandomCrop(28, 28)])}, r"must return uint8 .* got uint8 \(28, 28, 3\)"),
         ({"transform": A.Compose([A.ToFloat()])}, "must return uint8 .* got float32"),
         ({"transform": A.Compose([A.Normalize((0.5,) * 3, STD)])}, "Normalize must have the data's mean"),
-        ({"transform": A.Compose([A.Normalize(MEAN, STD, 1.0)])}, "Normalize must have the data's mean"),
+        (
+            {"transform": A.Compose([A.Normalize(MEAN, STD, 1.0)])},
+            "Normalize must .*, max_pixel_value=255 and",
+        ),
+        ({"transform": A.Compose([A.Normalize(MEAN, STD, p=0.5)])}, "Normalize must have .* and p=1"),
+        ({"transform": A.Compose([A.Normalize((0.5,) * 4, STD)])}, "Normalize must have the data's mean"),
         ({"transform": A.Compose([A.Normalize(MEAN, STD), A.HorizontalFlip()])}, "must be the last steps"),
     ],
 )

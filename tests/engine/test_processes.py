@@ -108,6 +108,7 @@ def test_a_last_batch_too_small_for_all_is_named():
         ("RANK= LOCAL_RANK=0 WORLD_SIZE=1", "RANK is set, but not RANK, MASTER_ADDR"),
         ("RANK=0 LOCAL_RANK=0 WORLD_SIZE=two MASTER_ADDR=a MASTER_PORT=1", "WORLD_SIZE=two is not a number"),
         ("RANK=0 LOCAL_RANK=0 WORLD_SIZE=1 MASTER_ADDR=a MASTER_PORT=b", "MASTER_PORT=b is not a number"),
+        ("RANK=0 LOCAL_RANK=0 WORLD_SIZE=1 MASTER_ADDR=a MASTER_PORT=65536", "MASTER_PORT=65536 is no port"),
     ],
 )
 def test_an_incomplete_launch_is_one_line(monkeypatch, variables, message):

@@ -23,9 +23,10 @@ def test_a_command_ends_silently_when_its_output_is_read_no_further(stream, work
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+@pytest.mark.parametrize("buffered", ["-E", "-uE"])
 @pytest.mark.parametrize("work", ["print('.' * 10**6)", "print('.')", "sys.exit(2)"])
-def test_output_that_finds_no_space_is_one_line(work):
-    command = [sys.executable, "-E", "-c", CODE.format(work)]
+def test_output_that_finds_no_space_is_one_line(work, buffered):
+    command = [sys.executable, buffered, "-c", CODE.format(work)]
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         ended = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, encoding="utf-8"

@@ -95,6 +95,13 @@ def test_parts_go_between_their_markers_and_links_get_their_lines(repo):
     assert report.fill(filled, {"a": first, "b": second}) == filled
     with pytest.raises(UserError, match=r"README.md: model.py does not define nonesuch; change the link"):
         report.fill({page: "[`nonesuch`](model.py#L1)"}, {})
+    with pytest.raises(
+        UserError, match=r"README.md links to gone.py, which cannot be read .*: change the link"
+    ):
+        report.fill({page: "[`build`](gone.py#L1)"}, {})
+    other.write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"networks.md cannot be read \(.*0xff"):
+        report.current_pages(repo / "results" / "best", [])
 
 
 @pytest.mark.parametrize("text", ["", markers("a") + markers("a"), markers("a")[:-5], markers("b")])

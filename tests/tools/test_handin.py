@@ -8,6 +8,7 @@ import sys
 import types
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import REPO
@@ -102,13 +103,14 @@ def test_what_cannot_be_handed_in_changes_nothing(fork):
     assert (seed / records.LOG).read_bytes() == (run / records.LOG).read_bytes()
 
 
-def test_a_copy_that_fails_leaves_the_last_hand_in(fork, monkeypatch):
+@pytest.mark.parametrize("missing", [records.SETTINGS, records.HISTORY, records.WEIGHTS])
+def test_a_copy_that_fails_leaves_the_last_hand_in(fork, monkeypatch, missing):
     run, target = fork / "runs" / "best-cifar10-1", fork / "results" / "handin"
     handin.hand_in(run)
     copy = shutil.copy
 
     def full(source, folder):
-        if source.name == records.WEIGHTS:
+        if source.name == missing:
             raise OSError(errno.ENOSPC, "No space left on device")
         copy(source, folder)
 
@@ -120,6 +122,20 @@ def test_a_copy_that_fails_leaves_the_last_hand_in(fork, monkeypatch):
     monkeypatch.setattr(report, "REPO", fork)
     handin.hand_in(run)
     assert [path.name for path in (fork / "results").glob("*handin*")] == ["handin"]
+    assert not list(fork.glob("*handin*"))
+
+
+def make_checkpoint(folder):
+    folder.mkdir()
+    (folder / records.CHECKPOINT).touch()
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("best"), make_checkpoint])
+def test_what_is_in_the_place_of_a_hand_in_is_not_lost(fork, make):
+    make(fork / "results" / "handin")
+    with pytest.raises(UserError, match=r"results/handin(/checkpoint\.pt)? would go with"):
+        handin.hand_in(fork / "runs" / "best-cifar10-1")
+    assert changed(fork) <= {"results/handin", "results/handin/checkpoint.pt"}
 
 
 def test_outside_colab_a_line_says_how_or_why_not_and_nothing_changes(fork, tmp_path):
