@@ -103,8 +103,8 @@ def create_run(settings: Settings, folder: Path | None = None, runs: Path = RUNS
                 (candidate / LOG).touch(exist_ok=False)
                 break
         if folder:
-            nothing = f" that has saved nothing: if it is not under way, delete its {LOG}; or"
-            raise UserError(f"{folder} already holds a run{':' if saved else nothing} choose another folder")
+            unless = "" if saved else f", or delete its {LOG} if no run is under way there"
+            raise UserError(f"{folder} already holds a run: choose another folder{unless}")
     return candidate
 
 

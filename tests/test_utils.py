@@ -215,6 +215,7 @@ def test_fifty_starts_at_the_same_moment_get_fifty_folders(tmp_path):
     assert set(free) == {str(tmp_path / "runs" / f"small-digits-{number}") for number in range(1, 51)}
     named = start_together(tmp_path / "named")
     refusal = f"{tmp_path / 'named'} already holds a run: choose another folder"
+    refusal += ", or delete its log.txt if no run is under way there"
     assert named == {str(tmp_path / "named"): 1, refusal: 49}
 
 
