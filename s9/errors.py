@@ -106,14 +106,14 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
             if sys.stdout:
                 sys.stdout.flush()
     except OSError as error:
-        if not isinstance(error, BrokenPipeError) and error.errno != errno.ENOSPC:
-            raise
-        code = 141
-        if error.errno == errno.ENOSPC:
+        if isinstance(error, BrokenPipeError):
+            code = 141
+        elif error.errno == errno.ENOSPC:
             code = 1
             print(f"the output cannot be written ({error.strerror}): free disk space", file=sys.stderr)
-        for stream in filter(
-            None, (sys.stdout, sys.stderr)
-        ):  # Python writes what is left of them at the end.
+        else:
+            raise
+        # Python writes what is left of them at the end.
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)

@@ -73,10 +73,9 @@ def check_transform(
     for step in transform.transforms:
         if isinstance(step, A.Normalize):
             usual = (step.normalization, step.max_pixel_value, step.p) == ("standard", 255, 1)
-            sizes = {np.size(step.mean), np.size(step.std)}
-            if not (
-                usual and sizes <= {1, 3} and np.allclose(step.mean, mean) and np.allclose(step.std, std)
-            ):
+            pairs = (step.mean, mean), (step.std, std)
+            equal = all(np.size(own) in (1, 3) and np.allclose(own, figure) for own, figure in pairs)
+            if not (usual and equal):
                 figures = f"the data's mean {tuple(mean)} and std {tuple(std)}"
                 raise UserError(f"Normalize must have {figures}, max_pixel_value=255 and p=1")
     augment(images.copy(), transform)
