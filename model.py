@@ -108,9 +108,12 @@ class ResidualUnit(nn.Module):
         stride: int = 1,
         padding: int = 1,
         dilation: int = 1,
+        groups: int = 1,
     ) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(in_channels, out_channels, 3, stride, padding, dilation, bias=False)
+        self.convolution = nn.Conv2d(
+            in_channels, out_channels, 3, stride, padding, dilation, groups, bias=False
+        )
         self.norm = nn.BatchNorm2d(out_channels)
         self.activation = activation()
         self.residual = in_channels == out_channels and stride == 1 and padding == dilation
@@ -143,6 +146,36 @@ class SeparableUnit(nn.Module):
         """Maps (batch, in_channels, height, width) to (batch, out_channels, height, width)."""
         inner = self.activation(self.pointwise(self.norm(self.depthwise(features))))
         result = self.projection_norm(self.projection(inner))
+        return features + result if self.residual else result
+
+
+class GatedUnit(nn.Module):
+    """A depthwise 5x5 convolution, BatchNorm, 1x1 to twice the channels, of which one half gates the other, 1x1
+    back, BatchNorm, plus the input if the map keeps its size.
+
+    The gate is a sigmoid (GLU: Dauphin et al., 2016, https://arxiv.org/abs/1612.08083). With SiLU, whose
+    product grows as the square of its input, outliers overflow after some units in evaluation mode, where
+    BatchNorm does not bound them.
+
+    With padding 2, a dilation d makes each side 4 (d - 1) shorter; with padding 2 d the map keeps its size.
+    """
+
+    def __init__(self, channels: int, padding: int = 2, dilation: int = 1) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(
+            channels, channels, 5, padding=padding, dilation=dilation, groups=channels, bias=False
+        )
+        self.norm = nn.BatchNorm2d(channels)
+        self.pointwise = nn.Conv2d(channels, 2 * channels, 1, bias=False)
+        self.gate = nn.Sigmoid()
+        self.projection = nn.Conv2d(channels, channels, 1, bias=False)
+        self.projection_norm = nn.BatchNorm2d(channels)
+        self.residual = padding == 2 * dilation
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps (batch, channels, height, width) to (batch, channels, ...)."""
+        gate, values = self.pointwise(self.norm(self.depthwise(features))).chunk(2, dim=1)
+        result = self.projection_norm(self.projection(self.gate(gate) * values))
         return features + result if self.residual else result
 
 
@@ -194,6 +227,30 @@ class DilatedNet(BlockNet):
         self.O = output(GlobalAvgPool2d(), 72, classes)
 
 
+class GatedNet(BlockNet):
+    """For a GPU: dense in C1, as BestNet, then gated units."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.C1 = nn.Sequential(ResidualUnit(3, 16), ResidualUnit(16, 16), ResidualUnit(16, 56, dilation=2))
+        self.C2 = nn.Sequential(GatedUnit(56), GatedUnit(56), ResidualUnit(56, 88, stride=2, groups=8))
+        self.C3 = nn.Sequential(GatedUnit(88), GatedUnit(88), GatedUnit(88, padding=3, dilation=2))
+        self.C4 = nn.Sequential(GatedUnit(88), GatedUnit(88), GatedUnit(88))
+        self.O = output(GlobalAvgPool2d(), 88, classes)
+
+
+class GatedWideNet(BlockNet):
+    """For a GPU: gated units from C1 on."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.C1 = nn.Sequential(ResidualUnit(3, 48), GatedUnit(48), GatedUnit(48, padding=3, dilation=2))
+        self.C2 = nn.Sequential(GatedUnit(48), GatedUnit(48), ResidualUnit(48, 88, stride=2, groups=8))
+        self.C3 = nn.Sequential(GatedUnit(88), GatedUnit(88), GatedUnit(88, padding=3, dilation=2))
+        self.C4 = nn.Sequential(GatedUnit(88), GatedUnit(88), GatedUnit(88))
+        self.O = output(GlobalAvgPool2d(), 88, classes)
+
+
 class FastNet(BlockNet):
     """The network of `--preset fast`, for the shortest time to 85%: C1 C2 C3 C4 O, 494,368 parameters.
 
@@ -230,7 +287,14 @@ class FastNet(BlockNet):
         convolution.weight.requires_grad_(False)
 
 
-NETWORKS = {"reference": S9Net, "best": BestNet, "dilated": DilatedNet, "fast": FastNet}
+NETWORKS = {
+    "reference": S9Net,
+    "best": BestNet,
+    "gated": GatedNet,
+    "gated-wide": GatedWideNet,
+    "dilated": DilatedNet,
+    "fast": FastNet,
+}
 
 
 def build(name: str, classes: int = 10) -> nn.Module:

@@ -70,6 +70,7 @@ PRESETS = {
     "reference": Settings(),
     "best": replace(MUON, model="best", epochs=240, shift=0.125),
     "dilated": replace(MUON, model="dilated", epochs=48, shift=0.125),
+    "gated": replace(MUON, model="gated", epochs=200, learning_rate=0.2, muon_rate=0.03, shift=0.125),
     "fast": replace(
         MUON,
         model="fast",
