@@ -2,7 +2,7 @@
 
 results/<network>/          a run folder (see s9/records.py): the network's first seed
 results/<network>/seed-1/   a run with the same settings but for the seed; seed-2 and so on likewise
-results/notebook/, short/   runs of `best` as long as the notebook's without and with a GPU
+results/short/, notebook/   runs of `best` as long as the notebook's without and with a GPU
 results/long/               a long run of `best` on a CPU
 results/trials/<name>/      a run on the validation set, without its weights
 results/public.csv          networks of others, see read_marks()

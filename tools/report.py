@@ -96,7 +96,7 @@ def readme_parts(folder: Path) -> dict[str, str]:
     """The generated parts of all pages, by name; `folder`: the run that README.md leads with."""
     results = REPO / "results"
     runs, networks = claims.read_seeds(folder), claims.read_networks(results)
-    lengths = [results / name for name in ("notebook", "short", "long") if (results / name).is_dir()]
+    lengths = [results / name for name in ("short", "notebook", "long") if (results / name).is_dir()]
     return {
         "results": f"{headline(runs)}\n\n{claims.networks_table(networks, short=True)}",
         "run": run_sections(runs[0]),

@@ -91,9 +91,9 @@ def test_the_jpeg_copies_of_the_recorded_data_are_as_many_as_the_page_says(cifar
 
 
 def test_the_committed_pictures_are_those_that_the_code_draws(cifar10, tmp_path):
-    """Where they were drawn, on the machine of results/notebook; elsewhere fonts and rounding differ."""
+    """Where they were drawn, on the machine of results/short; elsewhere fonts and rounding differ."""
     run = records.read(records.leading_run(REPO / "results"))
-    drawn_on = records.read(REPO / "results" / "notebook").facts
+    drawn_on = records.read(REPO / "results" / "short").facts
     here = records.collect_facts({}, torch.device("cpu"), "float32", 0)
     if cifar10.fingerprint() != run.facts["data"]["fingerprint"] or any(
         here[fact] != drawn_on[fact] for fact in ("device", "python", "versions")
