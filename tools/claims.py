@@ -135,9 +135,10 @@ def versions(facts: dict) -> str:
 
 def command_line(run: Run) -> str:
     """The command that repeats a run; on a CPU, bit for bit with the same number of threads only."""
-    settings, name = asdict(run.settings), run.settings.model
-    # A network of an older commit had a preset there.
-    preset = asdict(PRESETS[name]) if name in PRESETS else settings | {"validation": False}
+    settings = asdict(run.settings)
+    # A network of another commit may have no preset, here or there.
+    name = run.settings.model if run.settings.model in PRESETS else "reference"
+    preset = asdict(PRESETS[name])
     always = ("dataset", "epochs", "seed")
     changed = [key for key, value in settings.items() if value != preset[key] and key not in always]
     options = [f"--{key.replace('_', '-')} {settings[key]}" for key in (*always, *changed)]

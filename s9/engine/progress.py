@@ -120,8 +120,8 @@ class ProgressBar:
 
 
 def in_words(seconds: float) -> str:
-    """A time in minutes, or in hours from two hours on."""
-    minutes = seconds / 60
-    if round(minutes) == 1:
-        return "1 minute"
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+    """A time in seconds, in minutes from one minute on, in hours from two hours on."""
+    if seconds >= 2 * 3600:
+        return f"{seconds / 3600:.1f} hours"
+    count, unit = (seconds, "second") if round(seconds) < 60 else (seconds / 60, "minute")
+    return f"{count:.0f} {unit}" + "s" * (round(count) != 1)

@@ -68,7 +68,16 @@ def test_steps_grow_with_the_images_and_a_test_counts_a_third_of_training_on_ful
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(60, "1 minute"), (89, "1 minute"), (91, "2 minutes"), (7100, "118 minutes"), (7200, "2.0 hours")],
+    [
+        (0, "0 seconds"),
+        (1.2, "1 second"),
+        (59.4, "59 seconds"),
+        (59.6, "1 minute"),
+        (89, "1 minute"),
+        (91, "2 minutes"),
+        (7100, "118 minutes"),
+        (7200, "2.0 hours"),
+    ],
 )
 def test_times_in_words(seconds, words):
     assert progress.in_words(seconds) == words

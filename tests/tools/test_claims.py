@@ -112,7 +112,7 @@ def test_a_row_of_the_table_of_networks(seeds, tmp_path):
     best, fast = rows_of(claims.networks_table(networks))
     command = claims.command_line(networks["best"][0])
     assert best == (
-        "`best`", "199,856", "55.6 million", "47", "2", "**93.20 ± 0.20%**", "3", "0 minutes",
+        "`best`", "199,856", "55.6 million", "47", "2", "**93.20 ± 0.20%**", "3", "18 seconds",
         "a CPU, float32", "`abc`", f"`{command}`, `--seed 1`, `--seed 2`",
     )  # fmt: skip
     assert fast[1] == "494,368, over the limit"
@@ -143,9 +143,9 @@ def test_the_short_table_tells_the_time_on_one_machine(seeds):
     elsewhere = {"resumed": [{"epoch": 2, "commit": "def"}, {"epoch": 2, "device": "a GPU"}]}
     runs[0] = runs[0]._replace(facts=runs[0].facts | elsewhere)
     ((*_, n, time, device),) = rows_of(claims.networks_table({"best": runs}, short=True))
-    assert (n, time, device) == ("3", "0 minutes", "a CPU, float32, and others")
+    assert (n, time, device) == ("3", "18 seconds", "a CPU, float32, and others")
     ((*_, time, device),) = rows_of(claims.networks_table({"best": runs[:1]}, short=True))
-    assert (time, device) == ("0 minutes", "a CPU, float32 (from epoch 2 on: a GPU, float32)")
+    assert (time, device) == ("18 seconds", "a CPU, float32 (from epoch 2 on: a GPU, float32)")
 
 
 def test_a_run_that_was_continued_elsewhere_names_all_that_took_part(tmp_path):
@@ -187,8 +187,12 @@ def test_the_command_repeats_all_settings_that_are_not_the_presets(tmp_path):
     assert claims.command_line(run._replace(settings=settings)) == (
         f"python train.py --preset fast --dataset cifar10 --epochs {settings.epochs} --seed 3 --validation"
     )
-    alone = run._replace(facts=run.facts | {"threads": 1}, settings=replace(settings, model="gone"))
-    assert claims.command_line(alone).startswith("OMP_NUM_THREADS=1 python train.py --preset gone --dataset")
+    settings = Settings(model="gone", epochs=2, muon_rate=0.02)
+    alone = run._replace(facts=run.facts | {"threads": 1}, settings=settings)
+    assert claims.command_line(alone) == (
+        "OMP_NUM_THREADS=1 python train.py --preset reference --dataset cifar10 --epochs 2 --seed 0 "
+        "--model gone --muon-rate 0.02"
+    )
 
 
 # Public networks
