@@ -4,7 +4,6 @@ The one-cycle schedule of the learning rate is in engine/optimizer.py; its shape
 """
 
 from dataclasses import dataclass, field, fields, replace
-from fractions import Fraction
 from typing import Any
 
 from s9.errors import UserError, option
@@ -45,9 +44,6 @@ class Settings:
     shift: float = _setting(0.0625, "largest shift of ShiftScaleRotate, relative to the image's side", 0, 1)
     first_size: int = _setting(32, "side of the first epochs' training images, in pixels", 8, 32)
     """It grows to 32 pixels in steps of 4: see image_size()."""
-    full_size: float = _setting(
-        0.0, "part of the run at 32 pixels; 0: as long as each smaller size", 0, 1, added=True
-    )
     seed: int = _setting(0, "seed of the initial weights, the order and the augmentations", 0, 2**63 - 1)
     validation: bool = _setting(False, "hold out the last 5,000 training images and test on them")
 
@@ -96,6 +92,8 @@ def from_record(recorded: dict[str, Any]) -> Settings:
 
     Raises UserError if another one is missing or unknown, or a value is not allowed.
     """
+    # A former setting, of how long the images have 32 pixels: 0 in every record means what image_size() does.
+    recorded = {key: value for key, value in recorded.items() if (key, value) != ("full_size", 0)}
     needed = {setting.name for setting in fields(Settings) if not setting.metadata["added"]}
     if missing := sorted(needed - recorded.keys()):
         raise UserError(f"setting {missing[0]!r} is missing")
@@ -107,21 +105,16 @@ def from_record(recorded: dict[str, Any]) -> Settings:
 def image_size(settings: Settings, epoch: int) -> int:
     """Side of the training images in an epoch (from 1): first_size, then 4 pixels more at a time, up to 32.
 
-    The last settings.full_size of the run has 32 pixels; the smaller sizes share the rest equally, in whole
-    epochs. A convolutional network learns its first features from small images as well, in a fraction of the
-    time (Howard, DAWNBench 2018, https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
+    The sizes share the run equally, in whole epochs. A convolutional network learns its first features from
+    small images as well, in a fraction of the time (Howard, DAWNBench 2018,
+    https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
 
     Raises UserError for an epoch that the run does not have.
     """
     if epoch not in range(1, settings.epochs + 1):
         raise UserError(f"epoch must be from 1 to {settings.epochs}, got {epoch}")
-    smaller = range(settings.first_size, 32, 4)
-    # Fractions, for rounding must not move an epoch to another size.
-    full = Fraction(str(settings.full_size)) or Fraction(1, len(smaller) + 1)
-    done = Fraction(epoch - 1, settings.epochs)
-    if not smaller or done >= 1 - full:
-        return 32
-    return smaller[int(done / (1 - full) * len(smaller))]
+    sizes = [*range(settings.first_size, 32, 4), 32]
+    return sizes[(epoch - 1) * len(sizes) // settings.epochs]
 
 
 def short_run(device: str) -> int:

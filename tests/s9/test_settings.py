@@ -1,5 +1,4 @@
 import dataclasses
-import itertools
 import json
 
 import pytest
@@ -9,8 +8,8 @@ from s9.errors import UserError
 from s9.settings import PRESETS, Settings, from_record, image_size, preset, short_run, whole_number
 
 
-def sizes(first_size, epochs, full_size=0.0):
-    settings = Settings(first_size=first_size, epochs=epochs, full_size=full_size)
+def sizes(first_size, epochs):
+    settings = Settings(first_size=first_size, epochs=epochs)
     return [image_size(settings, epoch) for epoch in range(1, epochs + 1)]
 
 
@@ -18,18 +17,9 @@ def test_images_grow_by_4_pixels_in_equal_parts_of_the_run():
     assert sizes(20, 8) == [20, 20, 24, 24, 28, 28, 32, 32]
     assert sizes(26, 3) == [26, 30, 32]
     assert sizes(32, 3) == [32, 32, 32]
-    assert sizes(24, 10, full_size=0.3) == [24, 24, 24, 24, 28, 28, 28, 32, 32, 32]
-    assert sizes(24, 10, full_size=0.8) == [24, 28, *[32] * 8]
-    assert sizes(8, 2, full_size=1.0) == [32, 32]
     for epoch in (-1, 0, 4):
         with pytest.raises(UserError, match=f"epoch must be from 1 to 3, got {epoch}"):
             image_size(Settings(epochs=3), epoch)
-
-
-def test_without_that_part_sizes_change_as_in_earlier_runs():
-    for first_size, epochs in itertools.product(range(8, 33), (1, 2, 3, 5, 12, 24, 72)):
-        steps = [*range(first_size, 32, 4), 32]
-        assert sizes(first_size, epochs) == [steps[epoch * len(steps) // epochs] for epoch in range(epochs)]
 
 
 def test_presets_are_named_after_networks():
@@ -69,11 +59,12 @@ def test_the_ends_of_a_range_are_in_it_and_read_back_as_they_were_written(field)
 def test_a_record_may_lack_only_settings_added_since():
     recorded = dataclasses.asdict(PRESETS["best"])
     assert from_record(recorded) == PRESETS["best"]
-    del recorded["rise"], recorded["full_size"]
-    assert from_record(recorded) == PRESETS["best"]
-    assert (Settings().rise, Settings().full_size) == (0.2, 0)
-    with pytest.raises(UserError, match="setting 'momentum' is unknown"):
-        from_record(recorded | {"momentum": 0.9})
+    del recorded["rise"]
+    assert from_record(recorded) == from_record(recorded | {"full_size": 0.0}) == PRESETS["best"]
+    assert Settings().rise == 0.2
+    for name in ("momentum", "full_size"):
+        with pytest.raises(UserError, match=f"setting '{name}' is unknown"):
+            from_record(recorded | {name: 0.9})
     del recorded["validation"]
     with pytest.raises(UserError, match="setting 'validation' is missing"):
         from_record(recorded)
