@@ -20,9 +20,8 @@ LOGGED = re.compile(
 
 
 def run_folders(root: Path) -> list[Path]:
-    """Folders below root/results that hold a run, in alphabetical order, without those in unfinished/."""
-    folders = sorted(path.parent for path in (root / "results").rglob(records.SETTINGS))
-    return [folder for folder in folders if root / "results" / "unfinished" not in folder.parents]
+    """Folders below root/results that hold a run, in alphabetical order."""
+    return sorted(path.parent for path in (root / "results").rglob(records.SETTINGS))
 
 
 def disagreements(run: Run) -> list[str]:

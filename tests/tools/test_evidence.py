@@ -13,12 +13,6 @@ from s9 import records
 from tools import evidence, report
 
 
-def test_runs_in_progress_are_not_listed(tmp_path):
-    for name in ("best/seed-1", "unfinished/best"):
-        make_run(tmp_path / "results" / name)
-    assert evidence.run_folders(tmp_path) == [tmp_path / "results" / "best" / "seed-1"]
-
-
 def changed_row(**values):
     def change(run):
         run.history[1] = run.history[1]._replace(**values)
