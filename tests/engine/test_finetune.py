@@ -64,7 +64,7 @@ def test_a_run_of_another_network_is_refused(first, refused, tmp_path, monkeypat
     assert "is not the record of a run" in refused(train, "--dataset", "digits", "--init", tmp_path)
 
 
-def test_a_tracker_gets_every_epoch_and_a_picture(tmp_path, monkeypatch):
+def test_a_tracker_gets_every_epoch(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     monkeypatch.setitem(NETWORKS, "small", SmallNet)
     monkeypatch.setattr(train, "load", lambda *_: small_data())
@@ -75,8 +75,6 @@ def test_a_tracker_gets_every_epoch_and_a_picture(tmp_path, monkeypatch):
     for name in ("learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy"):
         sent = [(event.step, pytest.approx(event.value)) for event in events.Scalars(name)]
         assert sent == [(row.epoch, getattr(row, name)) for row in history]
-    (picture,) = events.Images("curves")
-    assert picture.step == 2 and picture.width > 1_000
     assert GradientState().num_steps == 1  # Or the environment would change the second epoch.
 
 
