@@ -287,6 +287,8 @@ def _read_settings(folder: Path) -> tuple[Settings, dict]:
             raise ValueError("its numbers of images are none")
         if not all(isinstance(package, str) for package in facts["versions"].values()):
             raise ValueError("its versions are not text")
+        if not isinstance(facts["data"].get("folder", ""), str):
+            raise ValueError("its folder of pictures is not text")
         return settings, facts
 
 

@@ -12,8 +12,8 @@ from s9.settings import Settings
 
 LOGGED = re.compile(
     r"^Epoch (\d+)\n"
-    r"Train: Loss=\S+ Batch_id=(\d+) Accuracy=(\S+?):.*\[([\d:]+)<.*\n"
-    r"(?:Test|Validation) set: Average loss: (\S+), Accuracy: (\d+)/(\d+) \((\S+)%\)$",
+    r"Train: Loss=\S+ Batch_id=(\d+) Accuracy=(\S+?):.*\[(\d+(?::\d+)+)<.*\n"
+    r"(?:Test|Validation) set: Average loss: (\S+), Accuracy: (\d+)/([1-9]\d*) \((\S+)%\)$",
     re.MULTILINE,
 )
 """An epoch in a log: number, last batch, train accuracy, time, test loss, correct, images, test accuracy."""

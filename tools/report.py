@@ -172,7 +172,7 @@ def refresh_readme(folder: Path, check: bool = False) -> int:
     runs = [records.read(run_folder) for run_folder in evidence.run_folders(REPO)]
     pages, lines = current_pages(folder, runs, check)
     for path, text in pages.items():
-        if path.exists() and path.read_text(encoding="utf-8") == text:
+        if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
             continue
         lines.append(f"{path.relative_to(REPO)} {f'is out of date: run {COMMAND}' if check else 'rewritten'}")
         if not check:

@@ -114,19 +114,14 @@ class RunState:
             "random": gather_object([checkpoint.random_state()]),
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
-        if not self.accelerator.is_main_process:
-            return
-        try:
-            checkpoint.save(run.folder, state)
-            self._write_records()
-        except OSError as error:
-            problem = f"cannot write to {run.folder} after epoch {len(run.history)} ({error.strerror})"
-            kept = any(run.folder.glob(records.CHECKPOINTS))
-            intact = f"; the last checkpoint is intact, {how_to_resume(run.folder)}" if kept else ""
-            raise RunError(f"{problem}: free disk space or restore the folder{intact}") from error
+        if self.accelerator.is_main_process:
+            self._write(state)
 
     def restore(self) -> None:
-        """Continues from the newest checkpoint in the run's folder. Raises UserError if none fits."""
+        """Continues from the newest checkpoint in the run's folder.
+
+        Raises UserError if none fits, RunError if the folder cannot be written.
+        """
         with self.accelerator.main_process_first():  # It moves a damaged checkpoint out of the way.
             state = checkpoint.load(self.run.folder, self.run.settings)
         try:
@@ -147,8 +142,17 @@ class RunState:
             problem = f"{self.run.folder / records.CHECKPOINT} belongs to another network or machine"
             raise UserError(f"{problem} ({one_line(error)}): start a new run") from error
         if self.accelerator.is_main_process:
-            self._write_records()  # A kill between checkpoint and records leaves the older records.
+            self._write()  # A kill between checkpoint and records leaves the older records.
 
-    def _write_records(self) -> None:
-        if self.run.history and not self.progress.batches:
-            records.write(self.run, self.network)
+    def _write(self, state: dict | None = None) -> None:
+        folder, history = self.run.folder, self.run.history
+        try:
+            if state is not None:
+                checkpoint.save(folder, state)
+            if history and not self.progress.batches:
+                records.write(self.run, self.network)
+        except OSError as error:
+            problem = f"cannot write to {folder} after epoch {len(history)} ({error.strerror})"
+            kept = any(folder.glob(records.CHECKPOINTS))
+            intact = f"; the last checkpoint is intact, {how_to_resume(folder)}" if kept else ""
+            raise RunError(f"{problem}: free disk space or restore the folder{intact}") from error

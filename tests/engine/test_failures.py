@@ -167,6 +167,13 @@ def test_a_run_that_ends_before_its_first_checkpoint_gives_its_folder_back(
     fit_small(folder)
 
 
+def test_a_full_disk_at_the_start_of_a_resumed_run_is_one_line(tmp_path, monkeypatch):
+    fit_small(tmp_path / "run")
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(RunError, match=r"cannot write to .*run after epoch \d \(No space left.* is intact"):
+        fit_small(tmp_path / "run", resume=True)
+
+
 def test_a_folder_that_a_killed_run_took_and_left_empty_is_one_line(tmp_path):
     (tmp_path / records.LOG).touch()
     with pytest.raises(

@@ -145,6 +145,7 @@ def test_weights_of_another_network_are_refused_and_change_nothing(run, other, m
         ({"data": FACTS["data"] | {"train": None}}, "its numbers of images are none"),
         ({"data": FACTS["data"] | {"test": -1}}, "its numbers of images are none"),
         ({"versions": {"torch": 2}}, "its versions are not text"),
+        ({"data": FACTS["data"] | {"folder": 5}}, "its folder of pictures is not text"),
         ({"versions": None}, "no attribute 'values'"),
     ],
 )

@@ -48,8 +48,10 @@ def test_onnx_runtime_computes_what_the_network_does(name, request):
         network, content = request.getfixturevalue("fast")
     else:
         network = trained(name)
+        with torch.no_grad():
+            network.network.O.classifier.weight *= 1000  # Large logits round more coarsely.
         content = export_onnx.to_onnx(network)
-    assert export_onnx.largest_difference(content, network.network) <= 1e-4
+    assert export_onnx.largest_difference(content, network.network) <= export_onnx.TOLERANCE
 
 
 def test_the_file_says_what_goes_in_and_comes_out_and_nothing_of_this_machine(fast):
@@ -84,7 +86,7 @@ def test_the_command_writes_a_file_that_another_program_can_use(folder, tmp_path
     out = tmp_path / "new" / "s9.onnx"
     export_onnx.main(["--run", str(folder), "--out", str(out)])
     first, last = capsys.readouterr().out.splitlines()
-    assert float(first.removeprefix("largest difference between two logits: ")) <= 1e-4
+    assert float(first.removeprefix("largest relative difference of logits: ")) <= 1e-5
     assert last == f"{out}: {out.stat().st_size:,} bytes"
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"images": np.zeros((5, 3, 32, 32), np.float32)})
@@ -92,7 +94,7 @@ def test_the_command_writes_a_file_that_another_program_can_use(folder, tmp_path
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == list(CLASSES)
 
 
-@pytest.mark.parametrize("difference", [2e-4, float("nan")])
+@pytest.mark.parametrize("difference", [2e-5, float("nan")])
 def test_a_file_that_differs_is_not_written(folder, tmp_path, fast, capsys, monkeypatch, difference):
     monkeypatch.setattr(export_onnx, "to_onnx", lambda trained: fast[1])
     monkeypatch.setattr(export_onnx, "largest_difference", lambda *_: difference)
@@ -101,7 +103,7 @@ def test_a_file_that_differs_is_not_written(folder, tmp_path, fast, capsys, monk
     with pytest.raises(SystemExit) as ended:
         export_onnx.main(["--run", str(folder), "--out", str(out)])
     assert ended.value.code == 1
-    line = "python -m tools.export_onnx: error: that is above 0.0001: nothing written\n"
+    line = "python -m tools.export_onnx: error: that is above 1e-05: nothing written\n"
     assert capsys.readouterr().err == line
     assert out.read_bytes() == b"old"
 
