@@ -136,7 +136,8 @@ def run_to_resume(settings: Settings, folder: Path | None = None, runs: Path = R
             raise UserError(f"{problem}; restore them, or start a new run")
     files.ensure_writable(folder / WEIGHTS, WEIGHTS)
     for left_behind in folder.glob(".*-tmp"):  # by a process that was killed while it wrote
-        left_behind.unlink(missing_ok=True)
+        if left_behind.is_file():
+            left_behind.unlink(missing_ok=True)
     return folder
 
 

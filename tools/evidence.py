@@ -11,9 +11,9 @@ from s9.records import Epoch, Run
 from s9.settings import Settings
 
 LOGGED = re.compile(
-    r"^Epoch (\d+)\n"
-    r"Train: Loss=\S+ Batch_id=(\d+) Accuracy=(\S+?):.*\[(\d+(?::\d+)+)<.*\n"
-    r"(?:Test|Validation) set: Average loss: (\S+), Accuracy: (\d+)/([1-9]\d*) \((\S+)%\)$",
+    r"^Epoch (\d{1,9})\n"
+    r"Train: Loss=\S+ Batch_id=(\d{1,9}) Accuracy=(\S+?):.*\[(\d{1,9}(?::\d\d)+)<.*\n"
+    r"(?:Test|Validation) set: Average loss: (\S+), Accuracy: (\d{1,9})/([1-9]\d{0,8}) \((\S+)%\)$",
     re.MULTILINE,
 )
 """An epoch in a log: number, last batch, train accuracy, time, test loss, correct, images, test accuracy."""

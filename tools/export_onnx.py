@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"the export needs {error.name}: pip install onnx onnxruntime onnxscript")
     print(f"largest relative difference of logits: {difference:.1e}", flush=True)
     if not difference <= TOLERANCE:
-        parser.exit(1, f"{parser.prog}: error: that is above {TOLERANCE:g}: nothing written\n")
+        parser.exit(1, f"{parser.prog}: error: that is not at most {TOLERANCE:g}: nothing written\n")
     files.replace(options.out, content)
     print(f"{options.out}: {len(content):,} bytes")
 

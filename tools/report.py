@@ -171,12 +171,15 @@ def refresh_readme(folder: Path, check: bool = False) -> int:
     """
     runs = [records.read(run_folder) for run_folder in evidence.run_folders(REPO)]
     pages, lines = current_pages(folder, runs, check)
+    stale = []
     for path, text in pages.items():
-        if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
-            continue
+        with records.reading(path, "cannot be read"):
+            if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
+                stale.append(path)
+    for path in stale:
         lines.append(f"{path.relative_to(REPO)} {f'is out of date: run {COMMAND}' if check else 'rewritten'}")
         if not check:
-            files.replace(path, text.encode())
+            files.replace(path, pages[path].encode())
     print("\n".join(lines) or "all pages are up to date")
     return int(check and bool(lines))
 

@@ -64,6 +64,8 @@ def _read(path: Path, settings: Settings) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         recorded = from_record(state["settings"])
+    except UserError:  # It names the setting.
+        raise
     except Exception as error:  # Made by hand, with a correct checksum.
         raise ValueError("it holds more than tensors and plain values, or no settings") from error
     if recorded != settings:

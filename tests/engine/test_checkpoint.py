@@ -62,6 +62,12 @@ def test_a_bad_checkpoint_is_named_and_the_previous_one_takes_its_place(tmp_path
         load(tmp_path)
 
 
+def test_a_checkpoint_with_a_former_setting_names_it(tmp_path):
+    checkpoint.save(tmp_path, {**state(0), "settings": asdict(SETTINGS) | {"full_size": 0.5}})
+    with pytest.raises(UserError, match=r"cannot be resumed from \(setting 'full_size' is unknown\)"):
+        load(tmp_path)
+
+
 class Payload:
     def __reduce__(self):
         return os.mkdir, ("executed",)

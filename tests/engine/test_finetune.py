@@ -75,6 +75,7 @@ def test_a_tracker_gets_every_epoch(tmp_path, monkeypatch):
     for name in ("learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy"):
         sent = [(event.step, pytest.approx(event.value)) for event in events.Scalars(name)]
         assert sent == [(row.epoch, getattr(row, name)) for row in history]
+    assert events.Tags()["images"] == []
     assert GradientState().num_steps == 1  # Or the environment would change the second epoch.
 
 

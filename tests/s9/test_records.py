@@ -78,8 +78,9 @@ def test_only_a_run_of_the_same_settings_is_resumed(run):
         records.run_to_resume(run.settings, run.folder)
     (run.folder / records.CHECKPOINT).touch()
     (run.folder / ".log.txt-7-tmp").touch()  # of a process that was killed while it wrote
+    (run.folder / ".folder-tmp").mkdir()  # not of this program
     assert records.run_to_resume(run.settings, runs=run.folder.parent) == run.folder
-    assert not list(run.folder.glob(".*"))
+    assert [path.name for path in run.folder.glob(".*")] == [".folder-tmp"]
     with pytest.raises(
         UserError, match=r"other settings \(dataset cifar10 there, digits here; epochs 2 there"
     ):

@@ -169,6 +169,16 @@ def test_doctored_copies_are_named_and_pages_mended(repo, capsys):
     assert {path: read(path) for path in repo.rglob("*.md")} == pages
 
 
+def test_a_folder_in_the_place_of_a_runs_page_is_one_line_and_nothing_is_written(repo):
+    (repo / "results" / "fast" / "README.md").unlink()
+    (repo / "results" / "fast" / "README.md").mkdir()
+    page = repo / "results" / "best" / "README.md"
+    page.write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match=r"results/fast/README\.md cannot be read"):
+        report.refresh_readme(repo / "results" / "best")
+    assert read(page) == ""
+
+
 def test_new_runs_lead_and_have_their_pages(repo, run, capsys):
     shutil.rmtree(repo / "results" / "best")
     assert records.leading_run(repo / "results") == repo / "results" / "reference"

@@ -58,7 +58,8 @@ def test_missing_epochs_are_named(tmp_path):
     line = f"{tmp_path}: the log has epochs [1, 2, 3], the history [1, 2]"
     assert evidence.disagreements(run._replace(history=run.history[:2])) == [line]
     line = f"{tmp_path}: the log has epochs [2, 3], the history [1, 2, 3]"
-    for old, new in (("=60.00", " 60.00"), (r"\d+/10000", "0/0"), (r"\[[\d:]+<", "[::<")):
+    damages = ("=60.00", " 60.00"), (r"\d+/10000", "0/0"), (r"\d+/", "9" * 900 + "/"), (r"\[[\d:]+<", "[::<")
+    for old, new in damages:
         damaged = run._replace(log=re.sub(old, new, run.log, count=1))
         assert evidence.disagreements(damaged) == [line], new
 

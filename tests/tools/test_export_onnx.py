@@ -103,7 +103,7 @@ def test_a_file_that_differs_is_not_written(folder, tmp_path, fast, capsys, monk
     with pytest.raises(SystemExit) as ended:
         export_onnx.main(["--run", str(folder), "--out", str(out)])
     assert ended.value.code == 1
-    line = "python -m tools.export_onnx: error: that is above 1e-05: nothing written\n"
+    line = "python -m tools.export_onnx: error: that is not at most 1e-05: nothing written\n"
     assert capsys.readouterr().err == line
     assert out.read_bytes() == b"old"
 
