@@ -17,6 +17,8 @@ def test_images_grow_by_4_pixels_in_equal_parts_of_the_run():
     assert sizes(20, 8) == [20, 20, 24, 24, 28, 28, 32, 32]
     assert sizes(26, 3) == [26, 30, 32]
     assert sizes(32, 3) == [32, 32, 32]
+    assert sizes(20, 5) == [20, 20, 24, 28, 32]
+    assert sizes(8, 2) == [8, 20]
     for epoch in (-1, 0, 4):
         with pytest.raises(UserError, match=f"epoch must be from 1 to 3, got {epoch}"):
             image_size(Settings(epochs=3), epoch)
